@@ -1,0 +1,19 @@
+import { readFileSync } from 'node:fs';
+import swc from 'unplugin-swc';
+import { defineConfig } from 'vitest/config';
+
+// The same compiler settings as the build, except that the build leaves specs out and here they are the point.
+const { exclude: _, $schema: __, ...settings } = JSON.parse(readFileSync('.swcrc', 'utf8'));
+
+export default defineConfig({
+  plugins: [swc.vite({ ...settings, swcrc: false })],
+  resolve: { conditions: ['source'] },
+  ssr: { resolve: { conditions: ['source'] } },
+  test: {
+    include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/**/*.spec.ts'],
+    globalSetup: ['tools/generate.mjs', 'libs/testing/src/global-setup.ts'],
+    pool: 'forks',
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+});
