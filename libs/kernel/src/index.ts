@@ -1,0 +1,21 @@
+export { Actor, Role, actorKey, anonymous, hasRole, system } from './actor.js';
+export { type Clock, systemClock } from './clock.js';
+export {
+  type AnyCommand,
+  type AnyContract,
+  type AnyEvent,
+  type AnyOperation,
+  type AnyQuery,
+  type CommandDef,
+  type Contract,
+  type EventDef,
+  type ParityRules,
+  type QueryDef,
+  command,
+  defineContext,
+  event,
+  query,
+} from './context.js';
+export { DomainError, type ErrorKind, type InputFault, errorKinds } from './errors.js';
+export { Id, derivedId, newId, timeOfId } from './ids.js';
+export { Money, addMoney, money, timesMoney } from './money.js';
