@@ -1,0 +1,10 @@
+export { actorOf } from './actor.js';
+export { Answers } from './answers.js';
+export { type HttpAppOptions, createHttpApp, routesOf, shutDown } from './app.js';
+export { type PlatformCode, describe, errorRegistry, fail, statusOfKind } from './errors.js';
+export { IdempotencyKey, IfMatch, etagOf } from './headers.js';
+export { NdjsonBody, type NdjsonLine, readNdjson } from './ndjson.js';
+export { Page, PageQuery, decodeCursor, encodeCursor } from './paging.js';
+export { type Problem, problemOf, toDomainError } from './problem.js';
+export { type LimiterName, RateLimits } from './rate-limits.js';
+export { faultsOf } from './validation.js';

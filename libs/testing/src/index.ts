@@ -1,0 +1,11 @@
+export { eventually } from './eventually.js';
+export { type PspProcess, type PspStats, startPsp } from './psp-process.js';
+export { migrationsDir, projectRoot } from './settings.js';
+export {
+  type TestDatabase,
+  type TestDatabaseOptions,
+  contextNames,
+  createTestDatabase,
+  testDatabase,
+} from './test-database.js';
+export { type TestServer, startTestServer } from './test-server.js';

@@ -1,0 +1,129 @@
+-- What every context's schema has for messaging. Applied with search_path = the context's schema.
+
+-- Who may write this context's data. Exactly one side is open at any instant (docs/adr).
+create table banyan_owner (
+  one boolean primary key default true check (one),
+  side text not null check (side in ('monolith', 'service')),
+  open boolean not null,
+  epoch bigint not null,
+  min_epoch bigint not null default 0,
+  changed_at timestamptz(3) not null
+);
+
+-- The fence: first statement of every writing transaction. The shared lock makes a change of owner wait for running
+-- commands; the read after it sees the owner that the change left behind, because each statement of a volatile
+-- function takes a new snapshot.
+create function banyan_fence(caller text, expected bigint) returns bigint language plpgsql volatile as $$
+declare
+  owner banyan_owner;
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended('banyan.owner.' || current_schema(), 0));
+  select * into owner from banyan_owner;
+  if not found or not owner.open or owner.side <> caller or expected > owner.epoch then
+    raise exception 'side % may not write %', caller, current_schema() using errcode = 'BN001';
+  end if;
+  return owner.epoch;
+end $$;
+
+-- One row per (event, subscriber): each subscriber fails, waits and parks on its own. An event that nobody
+-- subscribes to has one row with subscriber '': it can still be published again.
+create table outbox (
+  event_id uuid not null,
+  subscriber text not null,
+  type text not null,
+  type_version integer not null,
+  aggregate text not null,
+  version bigint not null,
+  previous uuid,
+  data jsonb not null,
+  traceparent text,
+  occurred_at timestamptz(3) not null,
+  state text not null check (state in ('pending', 'parked', 'done')),
+  attempts integer not null default 0,
+  -- When it may be claimed; a claim moves it past the lease, so that a dead relay's work comes back by itself.
+  due_at timestamptz(3) not null,
+  last_error text,
+  primary key (event_id, subscriber)
+);
+create index outbox_due on outbox (due_at) where state = 'pending';
+create index outbox_parked on outbox (event_id) where state = 'parked';
+
+-- Last version and last event per subscriber of each aggregate. Its row lock makes version order commit order.
+create table outbox_head (
+  aggregate text primary key,
+  version bigint not null,
+  last jsonb not null,
+  before jsonb
+);
+
+-- events: [{id, type, type_version, aggregate, data, traceparent, at, subscribers: [text]}], in the order they happened.
+create function banyan_emit(events jsonb) returns void language sql volatile as $$
+  with event as (
+    select (e.value ->> 'id')::uuid as id, e.value ->> 'type' as type, (e.value ->> 'type_version')::int as type_version,
+      e.value ->> 'aggregate' as aggregate, e.value -> 'data' as data, e.value ->> 'traceparent' as traceparent,
+      (e.value ->> 'at')::timestamptz as at, e.value -> 'subscribers' as subscribers, e.ordinality as ord
+    from jsonb_array_elements(events) with ordinality e
+  ),
+  latest as (
+    select distinct on (e.aggregate, s.name) e.aggregate, s.name, e.id
+    from event e cross join lateral jsonb_array_elements_text(e.subscribers) s(name)
+    order by e.aggregate, s.name, e.ord desc
+  ),
+  head as (
+    insert into outbox_head as h (aggregate, version, last)
+    select e.aggregate, count(*),
+      coalesce((select jsonb_object_agg(l.name, l.id) from latest l where l.aggregate = e.aggregate), '{}')
+    from event e group by e.aggregate order by e.aggregate
+    on conflict (aggregate) do update
+      set version = h.version + excluded.version, last = h.last || excluded.last, before = h.last
+    returning aggregate, version, before
+  ),
+  numbered as (
+    select e.*, h.before,
+      h.version - count(*) over (partition by e.aggregate) + row_number() over (partition by e.aggregate order by e.ord) as version
+    from event e join head h using (aggregate)
+  )
+  insert into outbox (event_id, subscriber, type, type_version, aggregate, version, previous, data, traceparent, occurred_at, state, due_at)
+  select n.id, coalesce(s.name, ''), n.type, n.type_version, n.aggregate, n.version,
+    case when s.name is not null then
+      coalesce(lag(n.id) over (partition by n.aggregate, s.name order by n.ord), (n.before ->> s.name)::uuid)
+    end,
+    n.data, n.traceparent, n.at, case when s.name is null then 'done' else 'pending' end, n.at
+  from numbered n left join lateral jsonb_array_elements_text(n.subscribers) s(name) on true
+$$;
+
+-- What this context has taken from others: the unique row, in the effect's transaction, is what makes it once.
+create table inbox (
+  event_id uuid primary key,
+  type text not null,
+  received_at timestamptz(3) not null
+);
+
+create table idempotency_key (
+  actor text not null,
+  operation text not null,
+  key text not null,
+  request_hash text not null,
+  output text not null,
+  created_at timestamptz(3) not null,
+  primary key (actor, operation, key)
+);
+create index idempotency_key_age on idempotency_key (created_at);
+
+create table saga (
+  type text not null,
+  id uuid not null,
+  state text not null,
+  data jsonb not null,
+  -- Signals that came before the saga waited for them: {step: {done: facts} | {refused: reason}}
+  signals jsonb not null default '{}',
+  reason text,
+  attempts integer not null default 0,
+  due_at timestamptz(3),
+  deadline_at timestamptz(3),
+  created_at timestamptz(3) not null,
+  updated_at timestamptz(3) not null,
+  last_error text,
+  primary key (type, id)
+);
+create index saga_due on saga (due_at) where due_at is not null;
