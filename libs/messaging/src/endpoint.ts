@@ -1,0 +1,114 @@
+import { Logger } from '@nestjs/common';
+import { type AnyContract, type AnyOperation, DomainError } from '@banyan/kernel';
+import { databaseFailure } from '@banyan/platform/database';
+import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
+import type { Envelope, Failure, Reply } from './envelope.js';
+import { once } from './idempotency.js';
+import { newScope, runInScope } from './scope.js';
+import type { UnitOfWork, WritingContext } from './unit-of-work.js';
+
+/** Codes of the bus itself; contracts add their own. */
+export const INPUT_INVALID = 'INPUT_INVALID';
+export const OPERATION_UNKNOWN = 'OPERATION_UNKNOWN';
+export const DEADLINE_EXCEEDED = 'DEADLINE_EXCEEDED';
+
+type Handler = (input: unknown, ctx: unknown) => Promise<unknown>;
+interface Operation {
+  def: AnyOperation;
+  run: Handler;
+  prepare?: Handler;
+  meter: ReturnType<typeof metrics.operation>;
+}
+
+/** Serves one context: the only way in, for calls from this process and from others. */
+export class Endpoint {
+  readonly #operations = new Map<string, Operation>();
+  readonly #log: Logger;
+
+  /** `server` implements Handlers<typeof contract>, and may have `prepare`. A missing handler is told at once. */
+  constructor(
+    readonly contract: AnyContract,
+    server: object,
+    private readonly unit: UnitOfWork,
+  ) {
+    this.#log = new Logger(`bus.${contract.name}`);
+    const methods = server as Record<string, Handler | undefined> & { prepare?: Record<string, Handler> };
+    for (const [name, def] of Object.entries<AnyOperation>(contract.operations)) {
+      const run = methods[name];
+      if (typeof run !== 'function')
+        throw new Error(`${server.constructor.name} does not serve ${contract.name}.${name}`);
+      this.#operations.set(name, {
+        def,
+        run: run.bind(server),
+        prepare: methods.prepare?.[name],
+        meter: metrics.operation(contract.name, name, unit.side),
+      });
+    }
+  }
+
+  /** Never throws: a failure is an answer. */
+  async handle(envelope: Envelope): Promise<Reply> {
+    const operation = this.#operations.get(envelope.operation);
+    const started = performance.now();
+    let reply: Reply;
+    try {
+      if (!operation)
+        throw new DomainError(OPERATION_UNKNOWN, 'not_found', `${envelope.context} has no ${envelope.operation}`);
+      if (Date.now() > envelope.deadline)
+        throw new DomainError(DEADLINE_EXCEEDED, 'unavailable', 'Nobody waits for this answer any more');
+      reply = await (operation.def.kind === 'query'
+        ? this.#query(operation, envelope)
+        : this.#command(operation, envelope));
+    } catch (error) {
+      reply = { ok: false, error: this.#failure(envelope, error) };
+    }
+    operation?.meter.observe(reply.ok ? 'ok' : reply.error.kind, (performance.now() - started) / 1000);
+    return reply;
+  }
+
+  async #query({ def, run }: Operation, envelope: Envelope): Promise<Reply> {
+    const input = parse(def, envelope);
+    const output = await run(input, { now: new Date(envelope.at), actor: envelope.actor, envelope });
+    return { ok: true, output: def.output.parse(output), meta: {} };
+  }
+
+  async #command({ def, run, prepare }: Operation, envelope: Envelope): Promise<Reply> {
+    const input = parse(def, envelope);
+    const at = new Date(envelope.at);
+    const prepared =
+      envelope.prepared ??
+      (prepare &&
+        (await runInScope(newScope(envelope.actor, envelope.deadline), () =>
+          prepare(input, { now: at, actor: envelope.actor, envelope }),
+        )));
+    const cause = { id: envelope.id, at, actor: envelope.actor, envelope, prepared };
+    const { output, replayed } = await this.unit.run(cause, (ctx: WritingContext) =>
+      once(envelope, input, ctx, async () => def.output.parse(await run(input, ctx))),
+    );
+    return { ok: true, output, meta: { replayed } };
+  }
+
+  #failure(envelope: Envelope, thrown: unknown): Failure {
+    const error = databaseFailure(thrown) ?? thrown;
+    if (DomainError.is(error)) return { code: error.code, kind: error.kind, message: error.message, data: error.data };
+    this.#log.error({ msg: `${envelope.context}.${envelope.operation} failed`, messageId: envelope.id, err: error });
+    return { code: 'INTERNAL', kind: 'internal', message: 'Something went wrong here' };
+  }
+}
+
+/** Continues the caller's trace for a message that came from another process. */
+export const handleRemote = (endpoint: Endpoint, envelope: Envelope): Promise<Reply> =>
+  withRemoteParent(envelope.traceparent, `${envelope.context}.${envelope.operation}`, undefined, () =>
+    endpoint.handle(envelope),
+  );
+
+function parse(def: AnyOperation, envelope: Envelope): unknown {
+  const result = def.input.safeParse(envelope.input);
+  if (result.success) return result.data;
+  throw new DomainError(INPUT_INVALID, 'invalid', `Invalid input for ${envelope.context}.${envelope.operation}`, {
+    errors: result.error.issues.map((issue: { path: PropertyKey[]; message: string }) => ({
+      pointer: issue.path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join(''),
+      detail: issue.message,
+    })),
+  });
+}

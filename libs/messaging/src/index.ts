@@ -1,0 +1,21 @@
+export { Bus } from './bus.js';
+export { type DeadLetter, deadLetters, redrive } from './dead-letters.js';
+export { HoldsSaga, InjectClient, Job, On, Serves, Subscribes, clientToken } from './decorators.js';
+export type { Envelope, EventEnvelope, Receipt, Reply } from './envelope.js';
+export type {
+  CallOptions,
+  Client,
+  CommandContext,
+  EventOf,
+  Handlers,
+  JobContext,
+  Preparations,
+  QueryContext,
+} from './handlers.js';
+export { Jobs } from './jobs.js';
+export { LoopbackPlacement } from './loopback.js';
+export { MessagingModule, type MessagingOptions } from './messaging.module.js';
+export { type Decision, type Placement, type RemoteTransport, allLocal } from './placement.js';
+export { type SagaDefinition, type SagaStep, type StepResult, defineSaga, done, wait } from './saga.js';
+export { Sagas } from './saga-runner.js';
+export { currentScope, newScope, runInScope } from './scope.js';

@@ -1,0 +1,191 @@
+import {
+  type BeforeApplicationShutdown,
+  type DynamicModule,
+  Inject,
+  Module,
+  type OnApplicationBootstrap,
+  type OnModuleInit,
+} from '@nestjs/common';
+import { DiscoveryModule, DiscoveryService, MetadataScanner, Reflector } from '@nestjs/core';
+import type { AnyContract, AnyEvent } from '@banyan/kernel';
+import { type Database, databaseToken } from '@banyan/platform/database';
+import { metrics } from '@banyan/platform/telemetry';
+import { Bus } from './bus.js';
+import { JOB, ON, SAGA, SERVES, SUBSCRIBES, type JobOptions, clientToken } from './decorators.js';
+import { Endpoint } from './endpoint.js';
+import type { JobContext } from './handlers.js';
+import { keepTidy } from './housekeeping.js';
+import { Inbox, type Reaction } from './inbox.js';
+import { Jobs, type JobsOptions } from './jobs.js';
+import { Loopback, LoopbackPlacement } from './loopback.js';
+import { type Placement, allLocal } from './placement.js';
+import { type Deliver, Relay, type RelayOptions, relayDefaults } from './relay.js';
+import type { SagaDefinition } from './saga.js';
+import { SagaRunner, Sagas } from './saga-runner.js';
+import { type Side, UnitOfWork } from './unit-of-work.js';
+
+export interface MessagingOptions {
+  /** Every contract of the system: what may be called, and who subscribes to what. */
+  contracts: readonly AnyContract[];
+  /** Whose databases these are: this process may write a context while that side owns it. */
+  side: Side;
+  placement?: Placement;
+  jobs: JobsOptions;
+  relay?: Partial<RelayOptions>;
+}
+
+const OPTIONS = Symbol('banyan.messaging.options');
+const PLACEMENT = Symbol('banyan.placement');
+
+/** One context as this process hosts it. */
+interface Hosted {
+  contract: AnyContract;
+  unit: UnitOfWork;
+  inbox?: Inbox;
+  relay: Relay;
+  sagas: SagaRunner;
+}
+
+/**
+ * Wires the contexts found in the app: endpoints, inboxes, relays, sagas and jobs. A context whose code and contract
+ * disagree (a handler missing, a subscription too many) stops the start, and says what is wrong.
+ */
+@Module({ imports: [DiscoveryModule] })
+export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, BeforeApplicationShutdown {
+  readonly #hosted = new Map<string, Hosted>();
+  readonly #inboxes = new Map<string, Inbox>();
+  #stopTidying: (() => void) | undefined;
+
+  static forRoot(options: MessagingOptions): DynamicModule {
+    const placement = options.placement ?? allLocal;
+    const clients = options.contracts.map((contract) => ({
+      provide: clientToken(contract),
+      useFactory: (bus: Bus) => bus.client(contract),
+      inject: [Bus],
+    }));
+    const local = (context: string) => placement.decide(context, 'job').at === 'local';
+    return {
+      module: MessagingModule,
+      global: true,
+      providers: [
+        { provide: OPTIONS, useValue: options },
+        { provide: PLACEMENT, useValue: placement },
+        { provide: Bus, useFactory: () => new Bus(placement) },
+        { provide: Jobs, useFactory: () => new Jobs(options.jobs, local) },
+        Sagas,
+        ...clients,
+      ],
+      exports: [Bus, Jobs, Sagas, ...clients.map(({ provide }) => provide)],
+    };
+  }
+
+  constructor(
+    @Inject(OPTIONS) private readonly options: MessagingOptions,
+    @Inject(PLACEMENT) private readonly placement: Placement,
+    @Inject('Databases') private readonly databases: Map<string, Database>,
+    private readonly bus: Bus,
+    private readonly jobs: Jobs,
+    private readonly sagas: Sagas,
+    private readonly discovery: DiscoveryService,
+    private readonly scanner: MetadataScanner,
+    private readonly reflector: Reflector,
+  ) {}
+
+  onModuleInit(): void {
+    const found = this.#discover();
+    for (const { contract, instance } of found.servers)
+      this.#host(contract, instance, found.reactions.get(contract.name));
+    for (const definition of found.sagas) {
+      const hosted = this.#hosted.get(definition.name.split('.')[0]!);
+      if (!hosted) throw new Error(`The saga ${definition.name} belongs to no context served here`);
+      hosted.sagas.add(definition);
+    }
+    for (const { options, run } of found.jobs) this.jobs.add(options.name, { everyMs: options.everyMs, run });
+    if (this.placement instanceof LoopbackPlacement) this.placement.connect(new Loopback(this.bus, this.#inboxes));
+  }
+
+  async onApplicationBootstrap(): Promise<void> {
+    for (const { relay, sagas, unit } of this.#hosted.values()) {
+      metrics.watchPool(unit.context, () => unit.db.metrics());
+      relay.start();
+      sagas.start();
+    }
+    this.#stopTidying = keepTidy([...this.#hosted.values()].map(({ unit }) => unit.db));
+    await this.jobs.start();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    this.#stopTidying?.();
+    await this.jobs.stop();
+    await Promise.all([...this.#hosted.values()].map(({ sagas }) => sagas.stop()));
+    await Promise.all([...this.#hosted.values()].map(({ relay }) => relay.stop()));
+  }
+
+  #host(contract: AnyContract, server: object, reactions: Reaction[] = []): void {
+    const { name } = contract;
+    if (this.#hosted.has(name)) throw new Error(`Two classes serve ${name}`);
+    const db = this.databases.get(name);
+    if (!db) throw new Error(`${name} has no database (token ${databaseToken(name)})`);
+    checkSubscriptions(contract, reactions);
+
+    const active = () => this.placement.decide(name, 'job').at === 'local';
+    const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf(), () => hosted.relay.wake());
+    const relay = new Relay(name, db, this.#deliver, { ...relayDefaults, ...this.options.relay }, active);
+    const hosted: Hosted = { contract, unit, relay, sagas: new SagaRunner(unit, db, undefined, active) };
+    this.#hosted.set(name, hosted);
+    this.bus.serve(new Endpoint(contract, server, unit));
+    this.sagas.add(hosted.sagas);
+    if (reactions.length) this.#inboxes.set(name, new Inbox(unit, reactions));
+  }
+
+  /** The `direct` transport: hands events to the subscriber's inbox, wherever it is, and waits for the receipts. */
+  readonly #deliver: Deliver = (subscriber, events) => {
+    const where = this.placement.decide(subscriber, 'event');
+    if (where.at === 'remote') return where.via.deliver(subscriber, events);
+    const inbox = this.#inboxes.get(subscriber);
+    if (where.at === 'hold' || !inbox) throw new Error(`${subscriber} takes no events just now`);
+    return inbox.receive(events);
+  };
+
+  #subscribersOf(): (event: string) => readonly string[] {
+    const map = new Map<string, string[]>();
+    for (const { name, subscribes } of this.options.contracts)
+      for (const event of subscribes) map.set(event, [...(map.get(event) ?? []), name]);
+    return (event) => map.get(event) ?? [];
+  }
+
+  #discover() {
+    const servers: { contract: AnyContract; instance: object }[] = [];
+    const reactions = new Map<string, Reaction[]>();
+    const sagas: SagaDefinition<Record<string, unknown>>[] = [];
+    const jobs: { options: JobOptions; run: (ctx: JobContext) => Promise<void> }[] = [];
+    for (const { instance, metatype } of this.discovery.getProviders()) {
+      if (!metatype || !instance || typeof instance !== 'object') continue;
+      const serves = this.reflector.get<AnyContract | undefined>(SERVES, metatype);
+      if (serves) servers.push({ contract: serves, instance });
+      if (this.reflector.get(SAGA, metatype))
+        sagas.push((instance as { saga: SagaDefinition<Record<string, unknown>> }).saga);
+      const subscriber = this.reflector.get<AnyContract | undefined>(SUBSCRIBES, metatype);
+      const methods = instance as Record<string, (...args: unknown[]) => Promise<void>>;
+      for (const method of this.scanner.getAllMethodNames(Object.getPrototypeOf(instance) as object)) {
+        const run = methods[method]!.bind(instance);
+        const event = this.reflector.get<AnyEvent | undefined>(ON, methods[method]!);
+        if (event && !subscriber)
+          throw new Error(`${metatype.name} has @On(${event.name}) but is not marked @Subscribes`);
+        if (event) reactions.set(subscriber!.name, [...(reactions.get(subscriber!.name) ?? []), { event, run }]);
+        const job = this.reflector.get<JobOptions | undefined>(JOB, methods[method]!);
+        if (job) jobs.push({ options: job, run });
+      }
+    }
+    return { servers, reactions, sagas, jobs };
+  }
+}
+
+function checkSubscriptions(contract: AnyContract, reactions: readonly Reaction[]): void {
+  const declared = [...contract.subscribes].sort();
+  const written = reactions.map(({ event }) => event.name).sort();
+  if (declared.join() !== written.join())
+    throw new Error(
+      `${contract.name} declares subscriptions [${declared.join(', ')}] but reacts to [${written.join(', ')}]`,
+    );
+}

@@ -1,0 +1,178 @@
+import { Injectable, Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { type Actor, command, defineContext, event, query } from '@banyan/kernel';
+import { Database, DatabaseModule, InjectDatabase } from '@banyan/platform/database';
+import type { TestDatabase } from '@banyan/testing';
+import { z } from 'zod';
+import { Bus } from './bus.js';
+import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
+import type { CommandContext, EventOf, Handlers, JobContext, QueryContext } from './handlers.js';
+import { MessagingModule, type MessagingOptions } from './messaging.module.js';
+import { type SagaStep, defineSaga } from './saga.js';
+import { Sagas } from './saga-runner.js';
+
+/* Two toy contexts in the schemas of two real ones: `inventory` counts, `orders` listens and runs a saga. */
+
+export const counting = defineContext('inventory', {
+  routes: [],
+  queries: {
+    valueOf: query({
+      input: z.strictObject({ name: z.string().min(1) }),
+      output: z.strictObject({ name: z.string(), value: z.int() }),
+      errors: { COUNTER_UNKNOWN: 'not_found' },
+    }),
+  },
+  commands: {
+    add: command({
+      input: z.strictObject({ name: z.string().min(1), by: z.int(), then: z.enum(['fail', 'lie', 'call']).optional() }),
+      output: z.strictObject({ name: z.string(), value: z.int(), id: z.string() }),
+      key: (i) => i.name,
+      errors: { COUNTER_NEGATIVE: 'conflict' },
+    }),
+  },
+  events: { Added: event(1, 'counter', z.strictObject({ name: z.string(), by: z.int(), value: z.int() })) },
+  subscribes: [],
+});
+
+export const listening = defineContext('orders', {
+  routes: [],
+  queries: {},
+  commands: {
+    begin: command({
+      input: z.strictObject({ id: z.uuid() }),
+      output: z.strictObject({ id: z.uuid() }),
+      key: (i) => i.id,
+    }),
+    tell: command({
+      input: z.strictObject({ id: z.uuid(), step: z.string(), ok: z.boolean() }),
+      output: z.strictObject({}),
+      key: (i) => i.id,
+    }),
+    stop: command({ input: z.strictObject({ id: z.uuid() }), output: z.strictObject({}), key: (i) => i.id }),
+  },
+  events: {},
+  subscribes: ['inventory.Added'],
+});
+
+export interface ToyHooks {
+  /** Called with each event that `orders` reacts to, before its row is written. */
+  heard?: (event: EventOf<typeof counting.events.Added>) => void;
+  steps?: SagaStep<Record<string, unknown>>[];
+  compensated?: (reason: string) => void;
+  jobRan?: (ctx: JobContext) => void;
+}
+
+export async function createToyTables(test: TestDatabase): Promise<void> {
+  await test.admin(`create table if not exists inventory.toy (name text primary key, value bigint not null)`);
+  await test.admin(`grant all on inventory.toy to banyan_inventory`);
+  await test.admin(
+    `create table if not exists orders.toy_heard (event_id uuid, name text, value bigint, version bigint, seq bigserial)`,
+  );
+  await test.admin(`grant all on orders.toy_heard to banyan_orders`);
+  await test.admin(`grant usage on all sequences in schema orders to banyan_orders`);
+}
+
+export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options: Partial<MessagingOptions> = {}) {
+  @Serves(counting)
+  class Counting implements Handlers<typeof counting> {
+    constructor(
+      @InjectDatabase(counting) private readonly db: Database,
+      private readonly bus: Bus,
+    ) {}
+
+    async valueOf({ name }: { name: string }, _ctx: QueryContext) {
+      const { rows } = await this.db.query<{ value: number }>('select value from toy where name = $1', [name]);
+      if (!rows[0]) throw counting.fail('COUNTER_UNKNOWN', `No counter ${name}`);
+      return { name, value: rows[0].value };
+    }
+
+    async add({ name, by, then }: { name: string; by: number; then?: string }, ctx: CommandContext) {
+      const { rows } = await this.db.query<{ value: number }>(
+        'insert into toy as t (name, value) values ($1, $2) on conflict (name) do update set value = t.value + $2 returning value',
+        [name, by],
+      );
+      const value = rows[0]!.value;
+      ctx.emit(counting.events.Added, name, { name, by, value });
+      if (value < 0) throw counting.fail('COUNTER_NEGATIVE', 'below zero', { value });
+      if (then === 'fail') throw new Error('secret detail');
+      if (then === 'call') await this.bus.client(counting).valueOf({ name });
+      return { name, value: then === 'lie' ? ('many' as unknown as number) : value, id: ctx.newId() };
+    }
+  }
+
+  @Serves(listening)
+  class Listening implements Handlers<typeof listening> {
+    constructor(private readonly sagas: Sagas) {}
+
+    async begin({ id }: { id: string }, ctx: CommandContext) {
+      await this.sagas.start('orders.toy', id, { id }, ctx);
+      return { id };
+    }
+
+    async tell({ id, step, ok }: { id: string; step: string; ok: boolean }, ctx: CommandContext) {
+      await this.sagas.signal('orders.toy', id, step, ok ? { done: { told: true } } : { refused: 'TOLD_NO' }, ctx);
+      return {};
+    }
+
+    async stop({ id }: { id: string }, ctx: CommandContext) {
+      await this.sagas.cancel('orders.toy', id, ctx);
+      return {};
+    }
+  }
+
+  @Subscribes(listening)
+  class ListeningEvents {
+    constructor(@InjectDatabase(listening) private readonly db: Database) {}
+
+    @On(counting.events.Added)
+    async onAdded(added: EventOf<typeof counting.events.Added>) {
+      hooks.heard?.(added);
+      await this.db.query('insert into toy_heard (event_id, name, value, version) values ($1, $2, $3, $4)', [
+        added.id,
+        added.data.name,
+        added.data.value,
+        added.version,
+      ]);
+    }
+  }
+
+  @HoldsSaga()
+  class ToySaga {
+    readonly saga = defineSaga<Record<string, unknown>>({
+      name: 'orders.toy',
+      steps: hooks.steps ?? [{ name: 'only', withinMs: 1_000, run: async () => ({ done: {} }) }],
+      onCompensated: async (_data, reason) => hooks.compensated?.(reason),
+    });
+  }
+
+  @Injectable()
+  class ToyJobs {
+    @Job({ name: 'inventory.toy', everyMs: 60_000 })
+    async toy(ctx: JobContext) {
+      hooks.jobRan?.(ctx);
+    }
+  }
+
+  @Module({
+    imports: [
+      DatabaseModule.forRoot({ urls: { inventory: test.urls.inventory!, orders: test.urls.orders! }, max: 12 }),
+      MessagingModule.forRoot({
+        contracts: [counting, listening],
+        side: 'monolith',
+        jobs: { connectionString: test.adminUrl, schema: 'banyan_jobs' },
+        relay: { backoffMs: 5, attempts: 3, sweepMs: 50 },
+        ...options,
+      }),
+    ],
+    providers: [Counting, Listening, ListeningEvents, ToySaga, ToyJobs],
+  })
+  class ToyApp {}
+
+  const app = await NestFactory.createApplicationContext(ToyApp, { logger: false, abortOnError: false });
+  await app.init();
+  const bus = app.get(Bus);
+  return { app, bus, counting: bus.client(counting), listening: bus.client(listening), close: () => app.close() };
+}
+
+export const alice: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000a', roles: ['customer'] };
+export const bob: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000b', roles: ['customer'] };

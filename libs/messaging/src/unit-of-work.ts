@@ -1,0 +1,178 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { type Actor, type AnyEvent, DomainError, derivedId } from '@banyan/kernel';
+import { type Database, RetryableTransactionError, type Transaction } from '@banyan/platform/database';
+import { currentTraceparent } from '@banyan/platform/telemetry';
+import type { z } from 'zod';
+import type { Envelope } from './envelope.js';
+import type { CommandContext } from './handlers.js';
+import { currentScope, newScope, runInScope } from './scope.js';
+
+export type Side = 'monolith' | 'service';
+
+/** An event as it waits in the transaction for its outbox row. */
+interface Emitted {
+  id: string;
+  type: string;
+  type_version: number;
+  aggregate: string;
+  data: unknown;
+  traceparent?: string;
+  at: string;
+  subscribers: readonly string[];
+}
+
+/** The message that a unit of work serves: what makes its times and ids the same in a replay. */
+export interface Cause {
+  /** Seeds the ids. */
+  id: string;
+  at: Date;
+  actor: Actor;
+  envelope: Envelope;
+  prepared?: unknown;
+}
+
+/** A CommandContext with what the pipeline itself needs. Handlers see only the interface. */
+export class WritingContext implements CommandContext {
+  readonly now: Date;
+  readonly actor: Actor;
+  readonly envelope: Envelope;
+  readonly prepared: unknown;
+  readonly #seed: string;
+  readonly #unit: UnitOfWork;
+  readonly #shared: { events: Emitted[]; afterCommit: (() => void)[] };
+  #ids = 0;
+
+  constructor(
+    unit: UnitOfWork,
+    cause: Cause,
+    readonly tx: Transaction,
+    from?: WritingContext,
+  ) {
+    this.now = cause.at;
+    this.actor = cause.actor;
+    this.envelope = cause.envelope;
+    this.prepared = cause.prepared;
+    this.#seed = cause.id;
+    this.#unit = unit;
+    this.#shared = from ? from.#shared : { events: [], afterCommit: [] };
+  }
+
+  newId(): string {
+    return derivedId(this.#seed, this.now, this.#ids++);
+  }
+
+  emit<E extends AnyEvent>(event: E, aggregateId: string, data: z.input<E['data']>): void {
+    this.#shared.events.push({
+      id: this.newId(),
+      type: event.name,
+      type_version: event.version,
+      aggregate: `${event.aggregate}/${aggregateId}`,
+      data: event.data.parse(data),
+      traceparent: currentTraceparent(),
+      at: this.now.toISOString(),
+      subscribers: this.#unit.subscribersOf(event.name),
+    });
+  }
+
+  /** A context for another message handled in the same transaction. */
+  fork(cause: Cause): WritingContext {
+    return new WritingContext(this.#unit, cause, this.tx, this);
+  }
+
+  afterCommit(fn: () => void): void {
+    this.#shared.afterCommit.push(fn);
+  }
+
+  get emitted(): readonly Emitted[] {
+    return this.#shared.events;
+  }
+
+  committed(): void {
+    for (const fn of this.#shared.afterCommit) fn();
+  }
+}
+
+/** How often a transaction that met another one is run again before the caller hears of it. */
+const attempts = 4;
+
+/**
+ * The one way to write a context's data: a transaction that starts with the fence and ends with the outbox.
+ * Everything that changes rows goes through here: commands, events, saga transitions.
+ */
+export class UnitOfWork {
+  readonly #fence: { text: string };
+
+  constructor(
+    readonly context: string,
+    readonly db: Database,
+    readonly side: Side,
+    readonly subscribersOf: (event: string) => readonly string[],
+    /** Told after a commit that left events in the outbox. */
+    private readonly published: () => void,
+  ) {
+    this.#fence = { text: `select banyan_fence('${side}', null)` };
+  }
+
+  /** Runs `fn` in a transaction of its own. Run again, from the start, when the transaction met another one. */
+  async run<T>(cause: Cause, fn: (ctx: WritingContext) => Promise<T>): Promise<T> {
+    const scope = currentScope() ?? newScope(cause.actor);
+    if (scope.writing) throw new Error(`A handler of ${scope.writing} may not open a transaction of ${this.context}`);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        let context: WritingContext | undefined;
+        const result = await runInScope(
+          { ...scope, writing: this.context, afterCommit: (fn) => context!.afterCommit(fn) },
+          () =>
+            this.db.transaction(this.#fenceFor(cause.envelope.epoch), async (tx) => {
+              context = new WritingContext(this, cause, tx);
+              const value = await fn(context);
+              if (context.emitted.length) tx.atCommit('select banyan_emit($1)', [JSON.stringify(context.emitted)]);
+              return value;
+            }),
+        );
+        if (context!.emitted.length) this.published();
+        context!.committed();
+        return result;
+      } catch (error) {
+        if (isFenced(error)) throw moved(this.context, error);
+        if (!isTransient(error) || attempt === attempts) throw error;
+        await pause(Math.random() * 10 * 2 ** attempt);
+      }
+    }
+  }
+
+  /**
+   * Runs one writing statement that needs no transaction around it, and answers how many rows it changed.
+   * `text` gets the fence as a table to join: asked, and its lock held, within the statement.
+   */
+  async statement(text: (fence: string) => string, values: unknown[]): Promise<number> {
+    try {
+      return (await this.db.query(text(`(${this.#fence.text}) as fence`), values)).rowCount ?? 0;
+    } catch (error) {
+      throw isFenced(error) ? moved(this.context, error) : error;
+    }
+  }
+
+  #fenceFor(epoch: number | undefined): { text: string } {
+    return epoch === undefined ? this.#fence : { text: `select banyan_fence('${this.side}', ${Math.trunc(epoch)})` };
+  }
+}
+
+/** Refused by the fence: nothing has run, so the same message may be sent to the owner. */
+export const CONTEXT_MOVED = 'CONTEXT_MOVED';
+
+const moved = (context: string, cause: unknown) =>
+  new DomainError(
+    CONTEXT_MOVED,
+    'unavailable',
+    `${context} is owned elsewhere just now`,
+    { retryAfterMs: 1000 },
+    { cause },
+  );
+
+const isFenced = (error: unknown): boolean => (error as { code?: string }).code === 'BN001';
+
+/* Two calls with one idempotency key can pass the look-up side by side; the loser's row collides and it looks again. */
+const isTransient = (error: unknown): boolean =>
+  error instanceof RetryableTransactionError ||
+  ((error as { code?: string }).code === '23505' && (error as { table?: string }).table === 'idempotency_key');
