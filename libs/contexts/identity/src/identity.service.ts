@@ -1,0 +1,99 @@
+import { identity } from '@banyan/contracts';
+import { hasRole } from '@banyan/kernel';
+import { type CommandContext, type Handlers, type QueryContext, Serves } from '@banyan/messaging';
+import type { z } from 'zod';
+import { cappedExpiry, decideRotation } from './domain/session.js';
+import { newestKey } from './domain/signing-key.js';
+import { IdentityStore, type UserView } from './identity.store.js';
+
+type Commands = typeof identity.commands;
+type Input<K extends keyof Commands> = z.output<Commands[K]['input']>;
+
+/** Users, sessions and keys. Passwords, tokens and private keys never come here: `Authentication` has dealt with them. */
+@Serves(identity)
+export class IdentityService implements Handlers<typeof identity> {
+  constructor(private readonly store: IdentityStore) {}
+
+  async jwks(_: object, ctx: QueryContext) {
+    const keys = await this.store.publishedKeys(ctx.now);
+    return { keys: keys.map((key) => key.publicJwk) };
+  }
+
+  /** A user sees themselves; for anybody else there is no such user. */
+  async user({ id }: { id: string }, { actor }: QueryContext): Promise<UserView> {
+    const own = actor.kind === 'user' && actor.id === id;
+    const user = own || hasRole(actor, 'staff') ? await this.store.user(id) : undefined;
+    if (!user) throw identity.fail('USER_NOT_FOUND', 'There is no such user');
+    return user;
+  }
+
+  async register({ email, name, passwordHash, roles }: Input<'register'>, ctx: CommandContext): Promise<UserView> {
+    // The HTTP body has no roles; this holds for whoever else calls.
+    if (ctx.actor.kind !== 'system' && roles.some((role) => role !== 'customer'))
+      throw identity.fail('ROLES_NOT_ALLOWED', 'An account starts as a customer');
+    const id = ctx.newId();
+    const added = await this.store.addUser({ id, email, name, roles, createdAt: ctx.now }, passwordHash);
+    if (!added) throw identity.fail('EMAIL_TAKEN', 'There is an account with this e-mail address');
+    ctx.emit(identity.events.UserRegistered, id, { userId: id, email, name });
+    return { id, email, name, roles, createdAt: ctx.now.toISOString() };
+  }
+
+  async openSession({ userId, tokenHash, ...until }: Input<'openSession'>, ctx: CommandContext) {
+    if (!(await this.store.user(userId))) throw identity.fail('USER_NOT_FOUND', 'There is no such user');
+    const endsAt = new Date(until.endsAt);
+    const expiresAt = cappedExpiry(new Date(until.expiresAt), endsAt);
+    const sessionId = ctx.newId();
+    await this.store.addSession({ id: sessionId, userId, openedAt: ctx.now, expiresAt, endsAt });
+    await this.store.addToken({ tokenHash, sessionId, issuedAt: ctx.now, expiresAt });
+    return { sessionId };
+  }
+
+  /** Reuse is an answer and not an error: an error would roll the revocation back. */
+  async rotateSession({ tokenHash, nextTokenHash, expiresAt }: Input<'rotateSession'>, ctx: CommandContext) {
+    const token = await this.store.lockToken(tokenHash);
+    const decision = decideRotation(token, ctx.now);
+    if (!token || decision === 'invalid') return { status: 'invalid' as const };
+    if (decision === 'reused') {
+      await this.store.revokeSession(token.sessionId, ctx.now);
+      return { status: 'reused' as const };
+    }
+    const until = cappedExpiry(new Date(expiresAt), token.endsAt);
+    await this.store.useToken(tokenHash, ctx.now);
+    await this.store.addToken({
+      tokenHash: nextTokenHash,
+      sessionId: token.sessionId,
+      issuedAt: ctx.now,
+      expiresAt: until,
+    });
+    await this.store.prolongSession(token.sessionId, until);
+    return { status: 'rotated' as const, sessionId: token.sessionId, user: token.user };
+  }
+
+  async closeSession({ tokenHash }: Input<'closeSession'>, ctx: CommandContext) {
+    const token = await this.store.lockToken(tokenHash);
+    if (token) await this.store.revokeSession(token.sessionId, ctx.now);
+    return {};
+  }
+
+  async rotateSigningKey(input: Input<'rotateSigningKey'>, ctx: CommandContext) {
+    const { publicJwk, sealedPrivateJwk, replaces } = input;
+    const newest = newestKey(await this.store.publishedKeys(ctx.now));
+    const first = replaces === null ? !newest : await this.store.retireKey(replaces, new Date(input.publishUntil));
+    if (!first && newest) return { kid: newest.kid };
+    await this.store.addKey({
+      kid: publicJwk.kid,
+      publicJwk,
+      sealedPrivateJwk,
+      replaces,
+      createdAt: ctx.now,
+      signFrom: new Date(input.signFrom),
+      publishUntil: null,
+    });
+    const kept = newestKey(await this.store.publishedKeys(ctx.now));
+    return { kid: kept?.kid ?? publicJwk.kid };
+  }
+
+  async removeExpired({ limit }: Input<'removeExpired'>, ctx: CommandContext) {
+    return this.store.removeExpired(ctx.now, limit);
+  }
+}
