@@ -1,0 +1,19 @@
+/** What the exit code of a command means; the table of README.md. */
+export const exitCodes = {
+  FAILED: 1,
+  ALREADY_RUNNING: 3,
+  PORT_IN_USE: 4,
+  NOT_RUNNING: 5,
+} as const;
+
+/** A command that cannot go on: one line that says what is wrong, and one that says what to do next. */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+  constructor(
+    readonly code: keyof typeof exitCodes,
+    readonly detail: string,
+    readonly next: string,
+  ) {
+    super(`${detail} ${next}`);
+  }
+}
