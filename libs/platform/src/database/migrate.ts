@@ -90,8 +90,10 @@ export async function ensureOwnedSchema(adminUrl: string, name: string): Promise
     await client.query(`select pg_advisory_lock(${LOCK})`);
     await ensureLogin(client, adminUrl, name);
     const [schema, role] = [client.escapeIdentifier(name), client.escapeIdentifier(roleOf(name))];
+    // BullMQ says "create schema if not exists" first, which Postgres allows only to who may create schemas at all.
     await client.query(`
       create schema if not exists ${schema};
+      grant create on database ${client.escapeIdentifier(client.database ?? '')} to ${role};
       grant ${role} to current_user;
       alter schema ${schema} owner to ${role};
       comment on schema ${schema} is ${client.escapeLiteral(stamp)}`);

@@ -10,14 +10,14 @@ import { Answers, NdjsonBody, type NdjsonLine, createHttpApp } from './index.js'
 
 const Thing = z.strictObject({ name: z.string() });
 
+type Lines = AsyncIterable<NdjsonLine<z.output<typeof Thing>>>;
+
 @Controller()
 class UploadsController {
   @Post('upload')
   @Public()
   @Answers(200)
-  async upload(
-    @NdjsonBody(Thing, { maxLineBytes: 1_000, idleMs: 50 }) lines: AsyncIterable<NdjsonLine<z.output<typeof Thing>>>,
-  ) {
+  async upload(@NdjsonBody(Thing, { maxLineBytes: 1_000 }) lines: Lines) {
     let good = 0;
     const bad: unknown[] = [];
     for await (const line of lines) {
@@ -25,6 +25,13 @@ class UploadsController {
       else good += 1;
     }
     return { good, bad };
+  }
+
+  @Post('hasty')
+  @Public()
+  @Answers(200)
+  async hasty(@NdjsonBody(Thing, { idleMs: 50 }) lines: Lines) {
+    for await (const _ of lines);
   }
 
   @Post('guarded')
@@ -88,11 +95,14 @@ describe('an NDJSON upload', () => {
     expect((await upload(`${long}\n`)).status).toBe(413);
     expect((await upload(long)).status).toBe(413);
   });
+  it('a line that never ends is refused before memory fills with it', async () => {
+    expect(await stall('/upload', 'x'.repeat(2_000))).toEqual({ status: 413, connection: 'close' });
+  });
   it('of another type: 415', async () => {
     expect((await upload('{}', 'application/json')).status).toBe(415);
   });
   it('that stalls: 408', async () => {
-    expect(await stall('/upload', '{"name":"a"}\n{"na')).toEqual({ status: 408, connection: 'close' });
+    expect(await stall('/hasty', '{"name":"a"}\n{"na')).toEqual({ status: 408, connection: 'close' });
   });
   it('that is refused is not read to its end', async () => {
     expect(await stall('/guarded', '{"name":"a"}\n')).toEqual({ status: 401, connection: 'close' });
