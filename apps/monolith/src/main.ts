@@ -2,7 +2,6 @@ import 'reflect-metadata';
 import { readConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
 import {
-  NestLogger,
   gracefulShutdown,
   observeHttp,
   readiness,
@@ -24,7 +23,6 @@ try {
   const internal = await startInternalServer({ port: config.http.internalPort, host: config.http.internalHost });
   shutdown.hook('state', 'internal server', () => internal.close());
   const app = await createMonolith(config, { observe: observeHttp, bufferLogs: true });
-  app.useLogger(app.get(NestLogger));
   shutdown.hook('traffic', 'app', () => shutDown(app, config.http.shutdownMs));
   if (config.seed) await app.get(DemoShop).seed();
   await app.listen(config.http.port, config.http.host);

@@ -5,6 +5,7 @@ import { type Placement, currentScope, newScope, runInScope } from '@banyan/mess
 import type { Config } from '@banyan/platform/config';
 import { ensureContextDatabases, ensureOwnedSchema } from '@banyan/platform/database';
 import { type HttpAppOptions, createHttpApp } from '@banyan/platform/http';
+import { NestLogger } from '@banyan/platform/telemetry';
 import { AppModule } from './app.module.js';
 
 const migrationsDir = join(import.meta.dirname, '../../../migrations');
@@ -38,6 +39,8 @@ export async function createMonolith(
       return { replayed: seen?.replayed, consistency: consistency.join(',') || undefined };
     },
   });
+  // Before init: what buffers log lines gives them to Nest's console logger there.
+  if (options.bufferLogs) app.useLogger(app.get(NestLogger));
   await app.init();
   return app;
 }

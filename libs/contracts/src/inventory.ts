@@ -61,6 +61,7 @@ export const inventory = defineContext('inventory', {
     }),
     /** Holds all lines or none. Asked again for an order that holds already: the same reservation. */
     reserve: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id, lines: Lines }),
       output: Reservation,
       key: (i) => i.orderId,
@@ -68,6 +69,7 @@ export const inventory = defineContext('inventory', {
     }),
     /** The held goods are sold. After this the reservation cannot expire. */
     commit: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id }),
       output: Reservation,
       key: (i) => i.orderId,
@@ -75,11 +77,13 @@ export const inventory = defineContext('inventory', {
     }),
     /** Puts held or sold goods back. An order never seen is remembered as released, so a late reserve is refused. */
     release: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id }),
       output: z.strictObject({ orderId: Id, status: z.enum(['released', 'expired']) }),
       key: (i) => i.orderId,
     }),
     expire: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id }),
       output: z.strictObject({ orderId: Id, expired: z.boolean() }),
       key: (i) => i.orderId,

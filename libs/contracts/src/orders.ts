@@ -76,7 +76,7 @@ export const orders = defineContext('orders', {
   subscribes: [
     'catalog.ProductCreated',
     'catalog.ProductUpdated',
-    'payments.PaymentAuthorised',
+    'payments.ChallengePassed',
     'payments.PaymentDeclined',
     'payments.PaymentChanged',
     'shipping.ShipmentDispatched',

@@ -55,6 +55,7 @@ export const payments = defineContext('payments', {
   commands: {
     /** Asks for the money of an order. Asked again for the same order: the same payment. */
     authorise: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id, customerId: Id, amount: Money, method: PaymentMethod }),
       output: Payment.extend({ reason: z.string().optional() }),
       key: (i) => i.orderId,
@@ -62,6 +63,7 @@ export const payments = defineContext('payments', {
       errors: { PAYMENT_CANCELLED: 'conflict', PROVIDER_UNAVAILABLE: 'unavailable' },
     }),
     capture: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id }),
       output: Payment,
       key: (i) => i.orderId,
@@ -74,6 +76,7 @@ export const payments = defineContext('payments', {
     }),
     /** Takes the money back, whatever was reached: void, or full refund. Unknown orders are remembered as cancelled. */
     cancel: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id }),
       output: z.strictObject({ orderId: Id, status: z.enum(['pending', 'done']) }),
       key: (i) => i.orderId,
@@ -91,6 +94,7 @@ export const payments = defineContext('payments', {
     }),
     /** Writes down how the provider answered a void or refund that was waiting. */
     settle: command({
+      repeatable: true,
       input: z.strictObject({
         paymentId: Id,
         intent: z.enum(['void', 'refund']),
@@ -115,6 +119,8 @@ export const payments = defineContext('payments', {
   },
   events: {
     PaymentAuthorised: event(1, 'payment', PaymentRef.extend({ amount: Money })),
+    /** The customer has answered a challenge: authorised, but later than `authorise` could tell. */
+    ChallengePassed: event(1, 'payment', PaymentRef),
     PaymentDeclined: event(1, 'payment', PaymentRef.extend({ reason: z.string() })),
     /** Captured, refunded or voided: what a reader of payments shows. */
     PaymentChanged: event(1, 'payment', PaymentRef.extend({ status: PaymentStatus, captured: Money, refunded: Money })),

@@ -32,6 +32,7 @@ export const shipping = defineContext('shipping', {
   commands: {
     /** Asked again for the same order: the same shipment. */
     createShipment: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id, customerId: Id, address: Address, items: z.array(StockLine).min(1) }),
       output: Shipment,
       key: (i) => i.orderId,
@@ -39,6 +40,7 @@ export const shipping = defineContext('shipping', {
     }),
     /** Stops a shipment that has not left. An order never seen is remembered, so a late create is refused. */
     cancelShipment: command({
+      repeatable: true,
       input: z.strictObject({ orderId: Id }),
       output: z.strictObject({ orderId: Id, outcome: z.enum(['none', 'cancelled', 'dispatched']) }),
       key: (i) => i.orderId,

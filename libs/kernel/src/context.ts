@@ -38,6 +38,11 @@ export interface CommandDef<
   key(input: z.output<I>): string;
   /** Outcome of work done before the transaction (a provider's answer); it travels in the envelope. */
   prepared?: P;
+  /**
+   * The context's own rows make it happen once per `key` (a reservation per order): sent again, it answers how that
+   * stands. Its idempotency keys need no row then, which is two statements less per call.
+   */
+  repeatable?: true;
 }
 
 export interface EventDef<D extends z.ZodType = z.ZodType> {

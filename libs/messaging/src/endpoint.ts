@@ -2,7 +2,8 @@ import { Logger } from '@nestjs/common';
 import { type AnyContract, type AnyOperation, DomainError } from '@banyan/kernel';
 import { databaseFailure } from '@banyan/platform/database';
 import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
-import type { Envelope, Failure, Reply } from './envelope.js';
+import type { Envelope, Failure, Reply, ReplyMeta } from './envelope.js';
+import type { QueryContext } from './handlers.js';
 import { once } from './idempotency.js';
 import { newScope, runInScope } from './scope.js';
 import type { UnitOfWork, WritingContext } from './unit-of-work.js';
@@ -19,6 +20,21 @@ interface Operation {
   prepare?: Handler;
   meter: ReturnType<typeof metrics.operation>;
 }
+
+/** What a query knows of its call. Few ask for the time. */
+class Asked implements QueryContext {
+  constructor(readonly envelope: Envelope) {}
+
+  get now(): Date {
+    return new Date(this.envelope.at);
+  }
+
+  get actor(): Envelope['actor'] {
+    return this.envelope.actor;
+  }
+}
+
+const nothing: ReplyMeta = Object.freeze({});
 
 /** Serves one context: the only way in, for calls from this process and from others. */
 export class Endpoint {
@@ -56,9 +72,12 @@ export class Endpoint {
         throw new DomainError(OPERATION_UNKNOWN, 'not_found', `${envelope.context} has no ${envelope.operation}`);
       if (Date.now() > envelope.deadline)
         throw new DomainError(DEADLINE_EXCEEDED, 'unavailable', 'Nobody waits for this answer any more');
-      reply = await (operation.def.kind === 'query'
-        ? this.#query(operation, envelope)
-        : this.#command(operation, envelope));
+      if (operation.def.kind === 'query') {
+        // Written out here: a function of its own would cost every query one more promise.
+        const input = parse(operation.def, envelope);
+        const output = await operation.run(input, new Asked(envelope));
+        reply = { ok: true, output: operation.def.output.parse(output), meta: nothing };
+      } else reply = await this.#command(operation, envelope);
     } catch (error) {
       reply = { ok: false, error: this.#failure(envelope, error) };
     }
@@ -66,15 +85,10 @@ export class Endpoint {
     return reply;
   }
 
-  async #query({ def, run }: Operation, envelope: Envelope): Promise<Reply> {
-    const input = parse(def, envelope);
-    const output = await run(input, { now: new Date(envelope.at), actor: envelope.actor, envelope });
-    return { ok: true, output: def.output.parse(output), meta: {} };
-  }
-
   async #command({ def, run, prepare }: Operation, envelope: Envelope): Promise<Reply> {
     const input = parse(def, envelope);
     const at = new Date(envelope.at);
+    const repeatable = def.kind === 'command' && def.repeatable === true;
     const prepared =
       envelope.prepared ??
       (prepare &&
@@ -82,9 +96,10 @@ export class Endpoint {
           prepare(input, { now: at, actor: envelope.actor, envelope }),
         )));
     const cause = { id: envelope.id, at, actor: envelope.actor, envelope, prepared };
-    const { output, replayed } = await this.unit.run(cause, (ctx: WritingContext) =>
-      once(envelope, input, ctx, async () => def.output.parse(await run(input, ctx))),
-    );
+    const { output, replayed } = await this.unit.run(cause, (ctx: WritingContext) => {
+      const effect = async () => def.output.parse(await run(input, ctx));
+      return once(repeatable ? undefined : envelope.idempotencyKey, envelope, input, ctx, effect);
+    });
     return { ok: true, output, meta: { replayed } };
   }
 

@@ -6,6 +6,7 @@ import type { EventEnvelope, Receipt } from './envelope.js';
 import { LoopbackPlacement } from './loopback.js';
 import { Relay, relayDefaults } from './relay.js';
 import { type ToyHooks, createToyTables, startToy } from './toy.spec-support.js';
+import { UnitOfWork } from './unit-of-work.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
 beforeAll(() => createToyTables(test));
@@ -106,6 +107,14 @@ it('an event survives the death of the process that wrote it: another process de
 });
 
 describe('a relay', () => {
+  const unit = () =>
+    new UnitOfWork(
+      'inventory',
+      test.database('inventory'),
+      'monolith',
+      () => [],
+      () => {},
+    );
   const name = counter();
   const emit = (count: number, aggregate = name) =>
     test.database('inventory').query(`select banyan_emit($1)`, [
@@ -122,7 +131,7 @@ describe('a relay', () => {
       ),
     ]);
   const relayWith = (deliver: (events: EventEnvelope[]) => Promise<Receipt[]>, options = {}) => {
-    const relay = new Relay('inventory', test.database('inventory'), (_subscriber, events) => deliver(events), {
+    const relay = new Relay(unit(), (_subscriber, events) => deliver(events), {
       ...relayDefaults,
       sweepMs: 20,
       backoffMs: 1,
@@ -198,7 +207,7 @@ describe('a relay', () => {
 
   it('tells how much waits and for how long', async () => {
     await emit(2, counter());
-    const relay = new Relay('inventory', test.database('inventory'), async (_s, events) => ack(events));
+    const relay = new Relay(unit(), async (_s, events) => ack(events));
     expect(await relay.backlog()).toMatchObject({ pending: 2, parked: 0 });
     relayWith(async (events) => ack(events));
     await eventually(async () => expect(await relay.backlog()).toEqual({ pending: 0, parked: 0, oldestSeconds: 0 }));

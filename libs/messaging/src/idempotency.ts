@@ -25,22 +25,20 @@ const lookUp = `
     k.request_hash, k.output, k.created_at
   from (select 1) one left join idempotency_key k on k.actor = $1 and k.operation = $2 and k.key = $3`;
 
-const remember = `
-  insert into idempotency_key (actor, operation, key, request_hash, output, created_at) values ($1, $2, $3, $4, $5, $6)`;
-
 /**
  * Runs `effect` once per (actor, operation, key) and body, and answers the stored output to every later call.
  * Throws 422 for the same key with another body, 409 while the first call is still running. A failed call stores
  * nothing: it had no effect, so it may be tried again.
  */
 export async function once<T>(
+  idempotencyKey: string | undefined,
   envelope: Envelope,
   input: unknown,
   ctx: WritingContext,
   effect: () => Promise<T>,
 ): Promise<{ output: T; replayed: boolean }> {
-  if (envelope.idempotencyKey === undefined) return { output: await effect(), replayed: false };
-  const scope = [actorKey(envelope.actor), `${envelope.context}.${envelope.operation}`, envelope.idempotencyKey];
+  if (idempotencyKey === undefined) return { output: await effect(), replayed: false };
+  const scope = [actorKey(envelope.actor), `${envelope.context}.${envelope.operation}`, idempotencyKey];
   const hash = createHash('sha256').update(JSON.stringify(input)).digest('hex');
   const row = (
     await ctx.tx.query<Row & Record<string, unknown>>({ name: 'banyan_idempotency', text: lookUp, values: scope })
@@ -58,6 +56,7 @@ export async function once<T>(
   if (row.output !== null)
     await ctx.tx.query('delete from idempotency_key where actor = $1 and operation = $2 and key = $3', scope);
   const output = await effect();
-  ctx.tx.atCommit(remember, [...scope, hash, JSON.stringify(output), ctx.now]);
+  const [actor, operation, key] = scope as [string, string, string];
+  ctx.remember({ actor, operation, key, request_hash: hash, output: JSON.stringify(output), created_at: ctx.now });
   return { output, replayed: false };
 }

@@ -130,7 +130,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
 
     const active = () => this.placement.decide(name, 'job').at === 'local';
     const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf(), () => hosted.relay.wake());
-    const relay = new Relay(name, db, this.#deliver, { ...relayDefaults, ...this.options.relay }, active);
+    const relay = new Relay(unit, this.#deliver, { ...relayDefaults, ...this.options.relay }, active);
     const hosted: Hosted = { contract, unit, relay, sagas: new SagaRunner(unit, db, undefined, active) };
     this.#hosted.set(name, hosted);
     this.bus.serve(new Endpoint(contract, server, unit));

@@ -1,9 +1,9 @@
 import { Logger } from '@nestjs/common';
 import { DomainError } from '@banyan/kernel';
-import type { Database } from '@banyan/platform/database';
 import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
 import type { EventEnvelope, Receipt } from './envelope.js';
 import { outOfScope } from './scope.js';
+import type { UnitOfWork } from './unit-of-work.js';
 
 /** How an event reaches a subscriber: `direct` calls its inbox, here or elsewhere, and waits for the receipts. */
 export type Deliver = (subscriber: string, events: EventEnvelope[]) => Promise<Receipt[]>;
@@ -45,21 +45,21 @@ interface Row {
 }
 
 /* By state, never by "id above the last one": transactions commit out of order (TRAPS 1). */
-const claim = `
+const claim = (fence: string) => `
   with due as (
     select event_id, subscriber from outbox
     where state = 'pending' and due_at <= now() order by due_at, version limit $1 for update skip locked
   )
   update outbox o set due_at = now() + $2 * interval '1 ms', attempts = o.attempts + 1
-  from due d
+  from due d, ${fence}
   where o.event_id = d.event_id and o.subscriber = d.subscriber
   returning o.event_id, o.subscriber, o.type, o.aggregate, o.version, o.previous, o.data, o.traceparent, o.occurred_at, o.attempts,
     (select p.state from outbox p where p.event_id = o.previous and p.subscriber = o.subscriber) as previous_state`;
 
 /* Guarded by the attempt: a relay whose lease ran out must not undo what another one did since. */
-const settle = `
+const settle = (fence: string) => `
   update outbox o set state = u.state, due_at = now() + u.delay * interval '1 ms', attempts = o.attempts - u.uncounted, last_error = u.error
-  from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[], $7::text[]) as u(event_id, subscriber, attempts, state, delay, uncounted, error)
+  from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[], $7::text[]) as u(event_id, subscriber, attempts, state, delay, uncounted, error), ${fence}
   where o.event_id = u.event_id and o.subscriber = u.subscriber and o.attempts = u.attempts and o.state = 'pending'`;
 
 interface Outcome {
@@ -80,20 +80,21 @@ export class Relay {
   readonly #parked: { add(n?: number): void };
 
   constructor(
-    readonly context: string,
-    private readonly db: Database,
+    private readonly unit: UnitOfWork,
     private readonly deliver: Deliver,
     private readonly options: RelayOptions = relayDefaults,
     /** Asked before every round: only the owner's relay runs. */
     private readonly active: () => boolean = () => true,
   ) {
-    this.#log = new Logger(`relay.${context}`);
-    this.#parked = metrics.counter('banyan_outbox_parked_total', 'Deliveries given up on and parked', { context });
+    this.#log = new Logger(`relay.${unit.context}`);
+    this.#parked = metrics.counter('banyan_outbox_parked_total', 'Deliveries given up on and parked', {
+      context: unit.context,
+    });
   }
 
   start(): void {
     this.#stopped = false;
-    metrics.watchOutbox(this.context, () => this.backlog());
+    metrics.watchOutbox(this.unit.context, () => this.backlog());
     this.wake();
   }
 
@@ -126,7 +127,7 @@ export class Relay {
 
   /** Deliveries still to make, and how long the oldest has waited, in seconds. */
   async backlog(): Promise<{ pending: number; oldestSeconds: number; parked: number }> {
-    const { rows } = await this.db.query<{ pending: number; oldest: number | null; parked: number }>(
+    const { rows } = await this.unit.db.query<{ pending: number; oldest: number | null; parked: number }>(
       `select count(*) filter (where state = 'pending') as pending, count(*) filter (where state = 'parked') as parked,
          extract(epoch from now() - min(occurred_at))::float8 as oldest
        from outbox where state in ('pending', 'parked')`,
@@ -138,7 +139,7 @@ export class Relay {
   async #drain(): Promise<void> {
     try {
       while (!this.#stopped && this.active()) {
-        const { rows } = await this.db.query<Row>(claim, [this.options.batch, this.options.leaseMs]);
+        const { rows } = await this.unit.statement<Row>(claim, [this.options.batch, this.options.leaseMs]);
         if (!rows.length) return;
         await this.#round(rows);
         if (rows.length < this.options.batch && !this.#again) return;
@@ -172,7 +173,7 @@ export class Relay {
         outcomes.push(...(await this.#send(subscriber, queue)));
       }),
     );
-    await this.db.query(settle, [
+    await this.unit.statement(settle, [
       outcomes.map(({ row }) => row.event_id),
       outcomes.map(({ row }) => row.subscriber),
       outcomes.map(({ row }) => row.attempts),
@@ -223,7 +224,7 @@ export class Relay {
     return {
       specversion: '1.0',
       id: row.event_id,
-      source: `/banyan/${this.context}`,
+      source: `/banyan/${this.unit.context}`,
       type: row.type,
       subject: row.aggregate,
       time: row.occurred_at.toISOString(),

@@ -1,6 +1,7 @@
 import { DomainError, newId } from '@banyan/kernel';
 import { eventually, testDatabase } from '@banyan/testing';
 import { afterEach, beforeAll, expect, it } from 'vitest';
+import type { CallOptions } from './handlers.js';
 import { type Placement, allLocal } from './placement.js';
 import { type SagaStep, done, wait } from './saga.js';
 import { type ToyHooks, createToyTables, startToy } from './toy.spec-support.js';
@@ -119,11 +120,12 @@ it('a signal moves a waiting step on, or refuses it', async () => {
 it('a signal that comes before the step waits is not lost', async () => {
   let letGo!: () => void;
   const asked = new Promise<void>((resolve) => (letGo = resolve));
-  const { steps } = recorded({ two: { run: () => asked.then(() => wait()) } });
+  let asking = false;
+  const { steps } = recorded({ two: { run: () => ((asking = true), asked.then(() => wait())) } });
   const toy = await start({ steps });
   const id = newId();
   await toy.listening.begin({ id });
-  await reaches(id, 'two');
+  await eventually(() => asking);
   await toy.listening.tell({ id, step: 'two', ok: true });
   letGo();
   await reaches(id, 'completed');
@@ -132,11 +134,12 @@ it('a signal that comes before the step waits is not lost', async () => {
 it('a cancelled saga stops where it is, and a step that comes back late changes nothing', async () => {
   let letGo!: () => void;
   const held = new Promise<void>((resolve) => (letGo = resolve));
-  const { log, steps } = recorded({ two: { run: () => held.then(() => done()) } });
+  let holding = false;
+  const { log, steps } = recorded({ two: { run: () => ((holding = true), held.then(() => done())) } });
   const toy = await start({ steps });
   const id = newId();
   await toy.listening.begin({ id });
-  await reaches(id, 'two');
+  await eventually(() => holding);
   await toy.listening.stop({ id });
   letGo();
   await toy.close();
@@ -145,10 +148,19 @@ it('a cancelled saga stops where it is, and a step that comes back late changes 
   expect(log).toEqual(['one']);
 });
 
-it('is taken over by another process when its own has died, and goes on with the step it was in', async () => {
+it('is taken over by another process when its own has died, which goes on with the step it was in, with the same key', async () => {
   let letGo!: () => void;
   const hung = new Promise<void>((resolve) => (letGo = resolve));
-  const dying = recorded({ two: { run: () => hung.then(() => done()) } });
+  let hanging = false;
+  const keys: unknown[] = [];
+  const dying = recorded({
+    two: {
+      run: (_data, call) => {
+        hanging = keys.push(call.idempotencyKey) > 0;
+        return hung.then(() => done());
+      },
+    },
+  });
   let alive = true;
   const placement: Placement = {
     ...allLocal,
@@ -157,13 +169,16 @@ it('is taken over by another process when its own has died, and goes on with the
   const dead = await startToy(test, { steps: dying.steps }, { placement });
   const id = newId();
   await dead.listening.begin({ id });
-  await reaches(id, 'two');
+  await eventually(() => hanging);
   alive = false;
-  const { log, steps } = recorded();
+  const { log, steps } = recorded({
+    two: { run: async (_data: Data, call: CallOptions) => (keys.push(call.idempotencyKey), done<Data>()) },
+  });
   await start({ steps });
   await test.admin(`update orders.saga set due_at = now() where id = $1`, [id]); // its lease is over
   await reaches(id, 'completed');
-  expect(log).toEqual(['two', 'three']);
+  expect(log).toEqual(['three']);
+  expect(keys).toEqual([`orders.toy:${id}:two`, `orders.toy:${id}:two`]);
   // What the dead one comes back with is too late to count.
   letGo();
   await dead.close();
@@ -187,4 +202,29 @@ it('a step without a deadline has no way back: it is tried until it works', asyn
   await toy.listening.begin({ id });
   await reaches(id, 'completed', 20_000);
   expect(log).toEqual(['one', 'two']);
+});
+
+it('a step with nothing to do but wait costs no transition of its own', async () => {
+  const { log, steps } = recorded({ two: { run: undefined, withinMs: undefined } });
+  const toy = await start({ steps });
+  const id = newId();
+  await toy.listening.begin({ id });
+  await reaches(id, 'two:waiting');
+  await toy.listening.tell({ id, step: 'two', ok: true });
+  await reaches(id, 'completed');
+  expect(log).toEqual(['one', 'three']);
+});
+
+it('two signals of one transaction are both seen', async () => {
+  const { log, steps } = recorded({
+    two: { run: undefined, withinMs: undefined },
+    three: { run: undefined, withinMs: undefined },
+  });
+  const toy = await start({ steps });
+  const id = newId();
+  await toy.listening.begin({ id });
+  await reaches(id, 'two:waiting');
+  await toy.listening.tellTwice({ id });
+  await reaches(id, 'completed');
+  expect(log).toEqual(['one']);
 });

@@ -14,23 +14,15 @@ import {
   transition,
 } from './saga.js';
 import { newScope, outOfScope, runInScope } from './scope.js';
-import type { Cause, UnitOfWork, WritingContext } from './unit-of-work.js';
+import type { Cause, SagaRow, UnitOfWork, WritingContext } from './unit-of-work.js';
 
 type Data = Record<string, unknown>;
 export type Signal = { done: Data } | { refused: string };
 
-interface Row {
+/** A saga as it was read: the columns that a transition changes, and those that it only looks at. */
+interface Row extends SagaRow {
   [column: string]: unknown;
-  type: string;
-  id: string;
-  state: string;
-  data: Data;
   signals: Record<string, Signal>;
-  reason: string | null;
-  attempts: number;
-  due_at: Date | null;
-  deadline_at: Date | null;
-  updated_at: Date;
 }
 
 type Move = [input: SagaInput, facts: Data, reason: string | null];
@@ -48,20 +40,23 @@ export const sagaDefaults: SagaOptions = { leaseMs: 10_000, sweepMs: 1_000, back
 
 const columns = 'type, id, state, data, signals, reason, attempts, due_at, deadline_at, updated_at';
 
-const set = `update saga set state = $3, data = $4, reason = $5, attempts = $6, due_at = $7, deadline_at = $8, updated_at = $9, last_error = null`;
-const store = `${set} where type = $1 and id = $2`;
-const hop = (fence: string) => `${set} from ${fence} where type = $1 and id = $2 and state = $10`;
-const stored = (row: Row) => [
-  row.type,
-  row.id,
-  row.state,
-  JSON.stringify(row.data),
-  row.reason,
-  row.attempts,
-  row.due_at,
-  row.deadline_at,
-  row.updated_at,
-];
+const hop = (fence: string) => `
+  update saga set state = $4, data = $5, reason = null, attempts = 1, due_at = $6, deadline_at = $7, updated_at = $8, last_error = null
+  from ${fence} where type = $1 and id = $2 and state = $3`;
+
+const keyOf = ({ type, id }: { type: string; id: string }): string => `${type}/${id}`;
+
+const changing = ({ type, id, state, data, reason, attempts, due_at, deadline_at, updated_at }: Row): SagaRow => ({
+  type,
+  id,
+  state,
+  data,
+  reason,
+  attempts,
+  due_at,
+  deadline_at,
+  updated_at,
+});
 
 /** Drives the sagas of one context. The row is the truth; a runner that dies leaves it to the next sweep. */
 export class SagaRunner {
@@ -123,11 +118,7 @@ export class SagaRunner {
       deadline_at: deadline(first, ctx.now),
       updated_at: ctx.now,
     };
-    ctx.tx.atCommit(
-      `insert into saga (type, id, state, data, reason, attempts, due_at, deadline_at, updated_at, created_at)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)`,
-      stored(row),
-    );
+    ctx.sagas.set(keyOf(row), changing(row));
     const traceparent = currentTraceparent();
     ctx.afterCommit(() => this.#run(definition, row, traceparent));
   }
@@ -167,7 +158,8 @@ export class SagaRunner {
       name,
       id,
     ]);
-    return rows[0];
+    // What this very transaction has made of it is written at its end only.
+    return rows[0] && { ...rows[0], ...ctx.sagas.get(keyOf(rows[0])) };
   }
 
   #sweepLater(ms: number): void {
@@ -180,25 +172,24 @@ export class SagaRunner {
   async #sweep(): Promise<void> {
     if (!this.active() || this.#definitions.size === 0) return;
     try {
-      const { rows } = await this.db.query<Row>(
-        `with due as (
-           select type, id from saga where due_at <= now() and type = any($2) order by due_at limit 50 for update skip locked
-         )
-         update saga s set due_at = now() + $1 * interval '1 ms', attempts = s.attempts + 1
-         from due d where s.type = d.type and s.id = d.id
-         returning ${columns.replace(/\w+/g, 's.$&')}`,
+      const { rows } = await this.unit.statement<Row>(
+        (fence) => `
+          with due (due_type, due_id) as (
+            select type, id from saga where due_at <= now() and type = any($2) order by due_at limit 50 for update skip locked
+          )
+          update saga set due_at = now() + $1 * interval '1 ms', attempts = attempts + 1
+          from due, ${fence} where type = due_type and id = due_id returning ${columns}`,
         [this.options.leaseMs, [...this.#definitions.keys()]],
       );
       // One whose step is still running here has just had its lease renewed; that is all it needs.
-      for (const row of rows)
-        if (!this.#running.has(`${row.type}/${row.id}`)) this.#run(this.#definition(row.type), row, undefined);
+      for (const row of rows) if (!this.#running.has(keyOf(row))) this.#run(this.#definition(row.type), row, undefined);
     } catch (error) {
       this.#log.warn({ msg: 'sagas not reachable, trying again', err: error });
     }
   }
 
   #run(definition: SagaDefinition<Data>, row: Row, traceparent: string | undefined): void {
-    const key = `${row.type}/${row.id}`;
+    const key = keyOf(row);
     if (this.#stopped) return;
     const before = this.#running.get(key);
     const work = Promise.resolve(before)
@@ -240,8 +231,9 @@ export class SagaRunner {
   ): Promise<Move | undefined> {
     if (late && state.at !== 'undo') return ['timeout', {}, 'TIMEOUT'];
     const step = stepOf(definition, state);
+    if (state.at === 'step' && !step.run) return ['wait', {}, null];
     const call = { idempotencyKey: `${row.type}:${row.id}:${row.state}`, actor: system(`saga:${row.type}`) };
-    const act = () => (state.at === 'undo' ? step.compensate?.(row.data, call) : step.run(row.data, call));
+    const act = () => (state.at === 'undo' ? step.compensate?.(row.data, call) : step.run?.(row.data, call));
     try {
       const result = await withSpan(row.state, undefined, () => runInScope(newScope(call.actor), act));
       if (state.at === 'undo') return ['undone', {}, row.reason];
@@ -256,17 +248,27 @@ export class SagaRunner {
   }
 
   /**
-   * One transition, if the saga is still in the state that the step began with. Undefined when it is not.
-   * A hop without local writes is one statement; it asks the fence as every write does.
+   * One transition, if the saga is still in the state that the step began with. Undefined when it is not: a cancel, for
+   * one, must stop it before the next step. A hop without local writes is one statement.
    */
   async #advance(definition: SagaDefinition<Data>, row: Row, ...move: Move): Promise<Row | undefined> {
     const [input] = move;
     const next = this.#next(definition, row, ...move);
-    const writes =
-      input === 'wait' ||
-      next.state === 'compensated' ||
-      (input === 'done' && stepOf(definition, parseState(row.state)).onDone);
-    if (!writes) return (await this.unit.statement(hop, [...stored(next), row.state])) ? next : undefined;
+    const to = parseState(next.state);
+    const plain = input === 'done' && to.at === 'step' && !stepOf(definition, parseState(row.state)).onDone;
+    if (plain && stepOf(definition, to).run) {
+      const { rowCount } = await this.unit.statement(hop, [
+        row.type,
+        row.id,
+        row.state,
+        next.state,
+        JSON.stringify(next.data),
+        next.due_at,
+        next.deadline_at,
+        next.updated_at,
+      ]);
+      return rowCount ? next : undefined;
+    }
     return this.unit.run(this.#cause(row), async (ctx) => {
       const current = await this.#lock(row.type, row.id, ctx);
       if (current?.state !== row.state) return undefined;
@@ -291,8 +293,10 @@ export class SagaRunner {
       const early = row.signals[step.name];
       if (early) return this.#move(definition, next, ...fromSignal(early), ctx);
     }
-    if (next.state === 'compensated') await definition.onCompensated(next.data, next.reason ?? 'UNKNOWN', ctx);
-    ctx.tx.atCommit(store, stored(next));
+    const to = parseState(next.state);
+    if (to.at === 'step' && !stepOf(definition, to).run) return this.#move(definition, next, 'wait', {}, null, ctx);
+    if (to.at === 'compensated') await definition.onCompensated(next.data, next.reason ?? 'UNKNOWN', ctx);
+    ctx.sagas.set(keyOf(next), changing(next));
     return next;
   }
 
@@ -322,8 +326,10 @@ export class SagaRunner {
 
   async #later(row: Row, error: unknown): Promise<void> {
     this.#log.warn({ msg: `${row.type} ${row.id}: ${row.state} not possible now`, attempt: row.attempts, err: error });
-    await this.db.query(
-      `update saga set due_at = now() + $4 * interval '1 ms', last_error = $5 where type = $1 and id = $2 and state = $3`,
+    await this.unit.statement(
+      (fence) => `
+        update saga set due_at = now() + $4 * interval '1 ms', last_error = $5
+        from ${fence} where type = $1 and id = $2 and state = $3`,
       [row.type, row.id, row.state, this.#backoff(row.attempts), String((error as Error).message).slice(0, 500)],
     );
   }

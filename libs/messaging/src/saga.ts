@@ -15,7 +15,8 @@ export interface SagaStep<D> {
   name: string;
   /** Time the step may take in all, waiting included, ms. Omitted: no way back from here, tried for ever. */
   withinMs?: number;
-  run(data: D, call: CallOptions): Promise<StepResult<D>>;
+  /** Omitted: there is nothing to do but to wait for a signal. */
+  run?(data: D, call: CallOptions): Promise<StepResult<D>>;
   compensate?(data: D, call: CallOptions): Promise<void>;
   /** Local writes and events in the transaction that moves the saga on. */
   onDone?(data: D, ctx: CommandContext): Promise<void>;

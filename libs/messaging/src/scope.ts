@@ -28,9 +28,7 @@ export const currentScope = (): CallScope | undefined => storage.getStore();
 
 export const currentActor = (): Actor => storage.getStore()?.actor ?? anonymous;
 
-export function noteReply(context: string, meta: ReplyMeta): void {
-  const scope = storage.getStore();
-  if (!scope) return;
+export function noteReply(scope: CallScope, context: string, meta: ReplyMeta): void {
   if (meta.replayed) scope.seen.replayed = true;
   if (meta.lsn) scope.seen.consistency[context] = meta.lsn;
 }

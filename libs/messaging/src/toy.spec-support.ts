@@ -48,6 +48,11 @@ export const listening = defineContext('orders', {
       output: z.strictObject({}),
       key: (i) => i.id,
     }),
+    tellTwice: command({
+      input: z.strictObject({ id: z.uuid() }),
+      output: z.strictObject({}),
+      key: (i) => i.id,
+    }),
     stop: command({ input: z.strictObject({ id: z.uuid() }), output: z.strictObject({}), key: (i) => i.id }),
   },
   events: {},
@@ -111,6 +116,12 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
 
     async tell({ id, step, ok }: { id: string; step: string; ok: boolean }, ctx: CommandContext) {
       await this.sagas.signal('orders.toy', id, step, ok ? { done: { told: true } } : { refused: 'TOLD_NO' }, ctx);
+      return {};
+    }
+
+    async tellTwice({ id }: { id: string }, ctx: CommandContext) {
+      await this.sagas.signal('orders.toy', id, 'three', { done: {} }, ctx);
+      await this.sagas.signal('orders.toy', id, 'two', { done: {} }, ctx);
       return {};
     }
 

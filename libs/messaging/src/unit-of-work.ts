@@ -21,6 +21,37 @@ interface Emitted {
   subscribers: readonly string[];
 }
 
+/** A row of `idempotency_key`, by its columns. */
+export interface IdempotencyRow {
+  actor: string;
+  operation: string;
+  key: string;
+  request_hash: string;
+  output: string;
+  created_at: Date;
+}
+
+/** A row of `saga`, by the columns that a transition changes. */
+export interface SagaRow {
+  type: string;
+  id: string;
+  state: string;
+  data: Record<string, unknown>;
+  reason: string | null;
+  attempts: number;
+  due_at: Date | null;
+  deadline_at: Date | null;
+  updated_at: Date;
+}
+
+/** What a transaction leaves behind besides the handler's rows. */
+interface Ending {
+  events: Emitted[];
+  keys: IdempotencyRow[];
+  sagas: Map<string, SagaRow>;
+  afterCommit: (() => void)[];
+}
+
 /** The message that a unit of work serves: what makes its times and ids the same in a replay. */
 export interface Cause {
   /** Seeds the ids. */
@@ -39,7 +70,7 @@ export class WritingContext implements CommandContext {
   readonly prepared: unknown;
   readonly #seed: string;
   readonly #unit: UnitOfWork;
-  readonly #shared: { events: Emitted[]; afterCommit: (() => void)[] };
+  readonly #shared: Ending;
   #ids = 0;
 
   constructor(
@@ -54,7 +85,7 @@ export class WritingContext implements CommandContext {
     this.prepared = cause.prepared;
     this.#seed = cause.id;
     this.#unit = unit;
-    this.#shared = from ? from.#shared : { events: [], afterCommit: [] };
+    this.#shared = from ? from.#shared : { events: [], keys: [], sagas: new Map(), afterCommit: [] };
   }
 
   newId(): string {
@@ -83,14 +114,36 @@ export class WritingContext implements CommandContext {
     this.#shared.afterCommit.push(fn);
   }
 
-  get emitted(): readonly Emitted[] {
-    return this.#shared.events;
+  /** The idempotency row that the transaction leaves behind. */
+  remember(key: IdempotencyRow): void {
+    this.#shared.keys.push(key);
   }
 
+  /** A saga as this transaction leaves it, and what it has left so far: it is written at the end. */
+  readonly sagas = {
+    get: (key: string): SagaRow | undefined => this.#shared.sagas.get(key),
+    set: (key: string, row: SagaRow): void => void this.#shared.sagas.set(key, row),
+  };
+
+  /** Writes what messaging keeps of this transaction, in the same round trip as COMMIT. */
+  finish(): void {
+    const { events, keys, sagas } = this.#shared;
+    if (!events.length && !keys.length && !sagas.size) return;
+    this.tx.atCommit('select banyan_finish($1, $2, $3)', [json(events), json(keys), json([...sagas.values()])]);
+  }
+
+  /** To be called once the transaction has committed. */
   committed(): void {
     for (const fn of this.#shared.afterCommit) fn();
   }
+
+  /** Does anybody wait for what was emitted? */
+  get awaited(): boolean {
+    return this.#shared.events.some(({ subscribers }) => subscribers.length > 0);
+  }
 }
+
+const json = (rows: readonly unknown[]): string | null => (rows.length ? JSON.stringify(rows) : null);
 
 /** How often a transaction that met another one is run again before the caller hears of it. */
 const attempts = 4;
@@ -107,7 +160,7 @@ export class UnitOfWork {
     readonly db: Database,
     readonly side: Side,
     readonly subscribersOf: (event: string) => readonly string[],
-    /** Told after a commit that left events in the outbox. */
+    /** Told after a commit that left events in the outbox for somebody. */
     private readonly published: () => void,
   ) {
     this.#fence = { text: `select banyan_fence('${side}', null)` };
@@ -126,11 +179,11 @@ export class UnitOfWork {
             this.db.transaction(this.#fenceFor(cause.envelope.epoch), async (tx) => {
               context = new WritingContext(this, cause, tx);
               const value = await fn(context);
-              if (context.emitted.length) tx.atCommit('select banyan_emit($1)', [JSON.stringify(context.emitted)]);
+              context.finish();
               return value;
             }),
         );
-        if (context!.emitted.length) this.published();
+        if (context!.awaited) this.published();
         context!.committed();
         return result;
       } catch (error) {
@@ -142,12 +195,12 @@ export class UnitOfWork {
   }
 
   /**
-   * Runs one writing statement that needs no transaction around it, and answers how many rows it changed.
-   * `text` gets the fence as a table to join: asked, and its lock held, within the statement.
+   * Runs one writing statement that needs no transaction around it. `text` gets the fence as a table to join: asked, and
+   * its lock held, within the statement.
    */
-  async statement(text: (fence: string) => string, values: unknown[]): Promise<number> {
+  async statement<R extends Record<string, unknown>>(text: (fence: string) => string, values: unknown[]) {
     try {
-      return (await this.db.query(text(`(${this.#fence.text}) as fence`), values)).rowCount ?? 0;
+      return await this.db.query<R>(text(`(${this.#fence.text}) as fence`), values);
     } catch (error) {
       throw isFenced(error) ? moved(this.context, error) : error;
     }

@@ -57,7 +57,8 @@ create table outbox_head (
 );
 
 -- events: [{id, type, type_version, aggregate, data, traceparent, at, subscribers: [text]}], in the order they happened.
-create function banyan_emit(events jsonb) returns void language sql volatile as $$
+create function banyan_emit(events jsonb) returns void language plpgsql volatile as $$
+begin
   with event as (
     select (e.value ->> 'id')::uuid as id, e.value ->> 'type' as type, (e.value ->> 'type_version')::int as type_version,
       e.value ->> 'aggregate' as aggregate, e.value -> 'data' as data, e.value ->> 'traceparent' as traceparent,
@@ -89,8 +90,8 @@ create function banyan_emit(events jsonb) returns void language sql volatile as 
       coalesce(lag(n.id) over (partition by n.aggregate, s.name order by n.ord), (n.before ->> s.name)::uuid)
     end,
     n.data, n.traceparent, n.at, case when s.name is null then 'done' else 'pending' end, n.at
-  from numbered n left join lateral jsonb_array_elements_text(n.subscribers) s(name) on true
-$$;
+  from numbered n left join lateral jsonb_array_elements_text(n.subscribers) s(name) on true;
+end $$;
 
 -- What this context has taken from others: the unique row, in the effect's transaction, is what makes it once.
 create table inbox (
@@ -127,3 +128,23 @@ create table saga (
   primary key (type, id)
 );
 create index saga_due on saga (due_at) where due_at is not null;
+
+-- The end of every writing transaction: what messaging itself keeps, in one statement. Each argument may be null.
+-- keys: rows of idempotency_key. sagas: rows of saga, as they are to be.
+create function banyan_finish(events jsonb, keys jsonb, sagas jsonb) returns void language plpgsql volatile as $$
+begin
+  if keys is not null then
+    insert into idempotency_key select * from jsonb_populate_recordset(null::idempotency_key, keys);
+  end if;
+  if sagas is not null then
+    insert into saga (type, id, state, data, reason, attempts, due_at, deadline_at, created_at, updated_at)
+    select type, id, state, data, reason, attempts, due_at, deadline_at, updated_at, updated_at
+    from jsonb_populate_recordset(null::saga, sagas)
+    on conflict (type, id) do update set state = excluded.state, data = excluded.data, reason = excluded.reason,
+      attempts = excluded.attempts, due_at = excluded.due_at, deadline_at = excluded.deadline_at,
+      updated_at = excluded.updated_at, last_error = null;
+  end if;
+  if events is not null then
+    perform banyan_emit(events);
+  end if;
+end $$;

@@ -1,5 +1,5 @@
 import { DomainError } from '@banyan/kernel';
-import type { CommandContext, SagaStep } from '@banyan/messaging';
+import { type CommandContext, type SagaStep, wait } from '@banyan/messaging';
 import { describe, expect, it } from 'vitest';
 import { Checkout, type CheckoutData } from './checkout.saga.js';
 import type { OrderMoves } from './order-moves.js';
@@ -61,7 +61,7 @@ async function run({ saga, happened }: ReturnType<typeof checkout>, signals: Sig
   };
   for (const [index, step] of saga.steps.entries()) {
     try {
-      const result = await step.run(state, {});
+      const result = step.run ? await step.run(state, {}) : wait<CheckoutData>();
       let facts = 'done' in result ? result.done : result.wait;
       if ('wait' in result) {
         state = { ...state, ...facts };

@@ -97,7 +97,6 @@ export class Checkout {
         // The carrier comes when it comes. The shipment is shown in the transaction that begins to wait, which is there
         // anyway: shown by `ship` it would cost one of its own (6 statements a purchase).
         name: 'dispatch',
-        run: async () => wait(),
         onWait: (data) => this.moves.show(data.orderId, { shipment: shipment(data, 'pending') }),
         onDone: (data, ctx) =>
           this.moves.move(data.orderId, { type: 'ship' }, ctx, { shipment: shipment(data, 'dispatched') }),

@@ -26,9 +26,9 @@ export class OrdersEvents {
     return this.carts.rememberProduct(event.data, event.version);
   }
 
-  /** Ends the wait for a 3-D Secure answer; without one the saga knows already. */
-  @On(payments.events.PaymentAuthorised)
-  onPaymentAuthorised({ data }: EventOf<Payments['PaymentAuthorised']>, ctx: CommandContext): Promise<void> {
+  /** Ends the wait for a 3-D Secure answer. */
+  @On(payments.events.ChallengePassed)
+  onChallengePassed({ data }: EventOf<Payments['ChallengePassed']>, ctx: CommandContext): Promise<void> {
     const { orderId, paymentId } = data;
     return this.sagas.signal(CHECKOUT, orderId, 'authorise', { done: { paymentId } }, ctx);
   }

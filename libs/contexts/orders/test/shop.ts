@@ -121,10 +121,10 @@ class FakePayments {
   async recordProviderEvent({ providerRef, type }: In<typeof payments, 'recordProviderEvent'>, ctx: CommandContext) {
     const { id: paymentId } = world.payments.get(providerRef)!;
     const reference = { paymentId, orderId: providerRef };
-    const { PaymentAuthorised, PaymentDeclined } = payments.events;
+    const { ChallengePassed, PaymentDeclined } = payments.events;
     const authorised = type === 'payment.authorised';
     world.payments.set(providerRef, { id: paymentId, status: authorised ? 'authorised' : 'declined' });
-    if (authorised) ctx.emit(PaymentAuthorised, paymentId, { ...reference, amount: { amount: 1, currency: 'EUR' } });
+    if (authorised) ctx.emit(ChallengePassed, paymentId, reference);
     else ctx.emit(PaymentDeclined, paymentId, { ...reference, reason: 'not you' });
     return { recorded: true };
   }

@@ -146,7 +146,7 @@ export class PaymentService implements Ops {
   }
 
   /** Publishes what others may know, and wakes the job when the provider is to be asked. */
-  private async tell({ after, events }: Booking, ctx: CommandContext): Promise<void> {
+  private async tell({ before, after, events }: Booking, ctx: CommandContext): Promise<void> {
     const { id: paymentId, orderId } = after;
     const happened = (...types: PaymentEvent['type'][]) => events.some(({ event }) => types.includes(event.type));
     if (happened('authorised'))
@@ -155,6 +155,8 @@ export class PaymentService implements Ops {
         orderId,
         amount: money(after.authorised, after.currency!),
       });
+    if (happened('authorised') && before.version > 0)
+      ctx.emit(payments.events.ChallengePassed, paymentId, { paymentId, orderId });
     if (happened('declined'))
       ctx.emit(payments.events.PaymentDeclined, paymentId, { paymentId, orderId, reason: after.reason ?? 'declined' });
     if (happened('captured', 'voided', 'refunded') && after.status !== 'cancelled') {

@@ -199,7 +199,7 @@ describe('a 3-D Secure challenge', () => {
     const answers = await Promise.all(Array.from({ length: 5 }, () => tell(wire.hooks[0]!)));
     for (const answer of answers) expect([204, 409]).toContain(answer);
     expect(await tell(wire.hooks[0]!)).toBe(204);
-    expect(await emitted(id)).toEqual(['PaymentAuthorised']);
+    expect(await emitted(id)).toEqual(['PaymentAuthorised', 'ChallengePassed']);
     expect(await store.history(id)).toHaveLength(3);
   });
 
@@ -215,7 +215,9 @@ describe('a 3-D Secure challenge', () => {
         await answerChallenge(providerRef!, end);
         await settleAfter(180_000);
         expect(await statusOf(orderId)).toBe(end === 'success' ? 'authorised' : 'declined');
-        expect(await emitted(id)).toEqual([end === 'success' ? 'PaymentAuthorised' : 'PaymentDeclined']);
+        expect(await emitted(id)).toEqual(
+          end === 'success' ? ['PaymentAuthorised', 'ChallengePassed'] : ['PaymentDeclined'],
+        );
       } finally {
         wire.lost = false;
       }
@@ -444,7 +446,7 @@ describe('the books', () => {
     }
     // One look before the transaction; BEGIN, fence, idempotency (2), outbox and COMMIT, which are the pipeline's; then
     // one statement to begin a payment, and a load and a save to go on with one.
-    expect(costs).toEqual({ authorise: 8, capture: 9 });
+    expect(costs).toEqual({ authorise: 6, capture: 7 });
   });
 });
 

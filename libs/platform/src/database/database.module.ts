@@ -1,4 +1,5 @@
-import { type DynamicModule, Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
+import { type DynamicModule, Inject, Module, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
+import { readiness } from '../telemetry/index.js';
 import { Database, type DatabaseOptions } from './database.js';
 
 export interface DatabaseModuleOptions extends Omit<DatabaseOptions, 'context' | 'url' | 'schema'> {
@@ -13,9 +14,11 @@ export const databaseToken = (context: string): string => `Database:${context}`;
 export const InjectDatabase = (contract: { name: string }): PropertyDecorator & ParameterDecorator =>
   Inject(databaseToken(contract.name));
 
-/** One Database per context, for the whole app; their pools close when the app has shut down. */
+/** One Database per context, for the whole app: ready when all answer; their pools close when the app has shut down. */
 @Module({})
-export class DatabaseModule implements OnApplicationShutdown {
+export class DatabaseModule implements OnModuleInit, OnApplicationShutdown {
+  private checks: (() => void)[] = [];
+
   constructor(@Inject('Databases') private readonly databases: Map<string, Database>) {}
 
   static forRoot({ urls, ...options }: DatabaseModuleOptions): DynamicModule {
@@ -31,7 +34,14 @@ export class DatabaseModule implements OnApplicationShutdown {
     };
   }
 
+  onModuleInit(): void {
+    this.checks = [...this.databases].map(([context, database]) =>
+      readiness.check(`database:${context}`, () => database.query('select 1')),
+    );
+  }
+
   async onApplicationShutdown(): Promise<void> {
+    for (const forget of this.checks) forget();
     await Promise.all([...this.databases.values()].map((database) => database.close()));
   }
 }

@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Socket } from 'node:net';
 import { PrismaPg } from '@prisma/adapter-pg';
 import pg from 'pg';
 import {
@@ -240,6 +241,9 @@ export class Database {
   }
 
   async #commit(client: pg.PoolClient, tx: Transaction): Promise<void> {
+    // One system call for all of them: a write to a socket costs more than making the statement.
+    const stream = (client as unknown as { connection?: { stream?: Socket } }).connection?.stream;
+    stream?.cork();
     const riders = tx.atCommitStatements.map((statement) =>
       this.#pool
         .run(client, { ...statement, name: this.#nameOf(statement.text) })
@@ -247,7 +251,9 @@ export class Database {
     );
     let outcome: pg.QueryResult;
     try {
-      outcome = await this.#pool.run(client, 'COMMIT');
+      const commit = this.#pool.run(client, 'COMMIT');
+      stream?.uncork();
+      outcome = await commit;
     } catch (error) {
       await Promise.all(riders);
       client.release(true);

@@ -5,8 +5,8 @@ export const defaultJsonDepth = 32;
 
 /**
  * The JSON value in `bytes`. Throws MALFORMED_JSON, also for keys that reach for a prototype and for text that holds
- * NUL (Postgres refuses it, and would make it a 500), and JSON_TOO_DEEP. Depth is counted on the bytes, before
- * anything is built that a recursive reader could choke on.
+ * NUL or half of a surrogate pair (Postgres refuses both, and would make it a 500), and JSON_TOO_DEEP. Depth is counted
+ * on the bytes, before anything is built that a recursive reader could choke on.
  */
 export function parseJson(bytes: Buffer, maxDepth: number = defaultJsonDepth): unknown {
   // Less than this cannot nest deeper than the limit.
@@ -27,6 +27,7 @@ export function parseJson(bytes: Buffer, maxDepth: number = defaultJsonDepth): u
 function refuseDangerous(value: unknown): void {
   if (typeof value === 'string') {
     if (value.includes('\0')) throw fail('MALFORMED_JSON', 'Text must not contain NUL');
+    if (!value.isWellFormed()) throw fail('MALFORMED_JSON', 'Text must not contain half of a surrogate pair');
   } else if (Array.isArray(value)) value.forEach(refuseDangerous);
   else if (typeof value === 'object' && value !== null)
     for (const [key, inner] of Object.entries(value)) {
