@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Committed, because npm links a workspace's command at `npm ci`, when nothing has been built yet.
 import { existsSync } from 'node:fs';
-import { enableCompileCache } from 'node:module';
+import module from 'node:module';
 import { join } from 'node:path';
 
 const main = join(import.meta.dirname ?? '', '../dist/main.js');
@@ -14,5 +14,5 @@ if (!existsSync(main)) {
   process.exit(1);
 }
 // Compiled code is kept between starts: 90 ms less for a command.
-enableCompileCache(join(import.meta.dirname, '../../../node_modules/.cache/banyan'));
+module.enableCompileCache(join(import.meta.dirname, '../../../node_modules/.cache/banyan'));
 await import(main);

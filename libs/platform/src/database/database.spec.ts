@@ -1,3 +1,4 @@
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { eventually, testDatabase } from '@banyan/testing';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Database } from './database.js';
@@ -261,6 +262,33 @@ it('limits every statement when asked to', async () => {
   const strict = new Database({ context: 'inventory', url: test.urls.inventory ?? '', max: 1, statementTimeoutMs: 50 });
   expect(await failure(strict.query('select pg_sleep(5)'))).toBeInstanceOf(StatementTimeoutError);
   await strict.close();
+});
+
+it('gives up on a Postgres that has stopped answering, and goes on with a new connection when it answers again', async () => {
+  const { hostname, port } = new URL(test.urls.inventory ?? '');
+  let silent = false;
+  const wire = createServer((near) => {
+    const far = connect(Number(port), hostname);
+    near.on('data', (bytes) => silent || far.write(bytes)).on('error', () => {});
+    far.on('data', (bytes) => silent || near.write(bytes)).on('error', () => {});
+    near.on('close', () => far.destroy());
+    far.on('close', () => near.destroy());
+  });
+  await new Promise<void>((listening) => wire.listen(0, '127.0.0.1', listening));
+  const url = new URL(test.urls.inventory ?? '');
+  url.port = String((wire.address() as AddressInfo).port);
+  const limits = { statementTimeoutMs: 100, connectTimeoutMs: 300 };
+  const far = new Database({ context: 'inventory', url: url.href, max: 2, ...limits });
+  await far.query('select 1');
+  silent = true;
+  expect(await failure(far.query('select 1'))).toBeInstanceOf(DatabaseUnavailableError);
+  expect(await failure(far.transaction(undefined, () => far.query('select 1')))).toBeInstanceOf(
+    DatabaseUnavailableError,
+  );
+  silent = false;
+  await eventually(async () => expect((await far.query('select 1 as one')).rows).toEqual([{ one: 1 }]));
+  await far.close();
+  await new Promise((closed) => wire.close(closed));
 });
 
 it('leaves the connection open after an SQL error', async () => {

@@ -108,7 +108,11 @@ export class Database {
         ...(/[?&]options=/.test(options.url) ? {} : { options: `-c search_path=${quoted(schema)}` }),
         connectionTimeoutMillis: options.connectTimeoutMs ?? 5000,
         idleTimeoutMillis: 30_000,
-        ...(options.statementTimeoutMs ? { statement_timeout: options.statementTimeoutMs } : {}),
+        // Postgres ends a statement that takes too long. One that hangs itself, or a network that swallows, is noticed
+        // here, a little later, and its connection is given up.
+        ...(options.statementTimeoutMs
+          ? { statement_timeout: options.statementTimeoutMs, query_timeout: options.statementTimeoutMs + 500 }
+          : {}),
         // A transaction holds the fence: one that hangs would block a change of owner for ever.
         idle_in_transaction_session_timeout: 60_000,
         keepAlive: true,

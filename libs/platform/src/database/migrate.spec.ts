@@ -55,7 +55,8 @@ beforeEach(async () => {
 
 afterEach(async () => {
   for (const name of databases) await server.query(`drop database ${name} with (force)`);
-  for (const role of ['banyan_probe_a', 'banyan_probe_b', 'banyan_probe_own']) await server.query(`drop role if exists ${role}`);
+  for (const role of ['banyan_probe_a', 'banyan_probe_b', 'banyan_probe_own'])
+    await server.query(`drop role if exists ${role}`);
   await server.end();
   await rm(dir, { recursive: true });
 });

@@ -1,0 +1,101 @@
+import { randomBytes } from 'node:crypto';
+import { type Server, createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { type Telemetry, startTelemetry } from '@banyan/platform/telemetry';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { everythingAddsUp } from '../shop/invariants.js';
+import { openShop, placements } from '../shop/shop.js';
+import { address } from '../shop/visitor.js';
+
+interface Span {
+  traceId: string;
+  spanId: string;
+  parentSpanId?: string;
+  name: string;
+}
+
+/* One collector for the file: a process starts its telemetry once. */
+const spans: Span[] = [];
+let collector: Server;
+let telemetry: Telemetry;
+
+beforeAll(async () => {
+  collector = createServer((request, response) => {
+    let body = '';
+    request.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
+    request.on('end', () => {
+      const { resourceSpans = [] } = JSON.parse(body) as {
+        resourceSpans?: { scopeSpans: { spans: Span[] }[] }[];
+      };
+      spans.push(...resourceSpans.flatMap(({ scopeSpans }) => scopeSpans.flatMap((scope) => scope.spans)));
+      response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+    });
+  });
+  await new Promise<void>((resolve) => collector.listen(0, '127.0.0.1', resolve));
+  const { port } = collector.address() as AddressInfo;
+  telemetry = await startTelemetry({
+    service: 'journey',
+    otlpEndpoint: `http://127.0.0.1:${port}`,
+    destination: { write: () => undefined },
+  });
+});
+afterAll(() => void collector.close());
+
+const traces: string[] = [];
+
+describe.each(placements)('The trace of a purchase, %s', (placement) => {
+  const shop = openShop({ placement });
+
+  it('has one id through HTTP, bus, outbox, inbox and saga', async () => {
+    const trace = randomBytes(16).toString('hex');
+    traces.push(trace);
+    const sku = await shop.offer();
+    const buyer = await shop.customer();
+    await buyer.putInCart(sku);
+    const placed = await buyer.post(
+      '/v1/orders',
+      { shippingAddress: address, paymentMethod: 'tok_ok' },
+      { 'idempotency-key': trace, traceparent: `00-${trace}-00f067aa0ba902b7-01` },
+    );
+    const { id } = placed.expect(201).body;
+    await buyer.until(id, (order) => order.status === 'confirmed' && order.shipment);
+    await everythingAddsUp(shop);
+
+    const told = await shop.sql<{ type: string; traceparent: string }>(
+      `select type, traceparent from orders.outbox where aggregate = $1
+       union all select type, traceparent from inventory.outbox where data ->> 'orderId' = $2
+       union all select type, traceparent from payments.outbox where data ->> 'orderId' = $2`,
+      [`order/${id}`, id],
+    );
+    expect(told.map(({ type }) => type)).toEqual(
+      expect.arrayContaining([
+        'orders.OrderPlaced',
+        'inventory.StockReserved',
+        'payments.PaymentAuthorised',
+        'inventory.StockCommitted',
+        'orders.OrderConfirmed',
+      ]),
+    );
+    expect(new Set(told.map(({ traceparent }) => traceparent.split('-')[1]))).toEqual(new Set([trace]));
+  });
+});
+
+it('is whole: every span but the first has its parent in the same trace', async () => {
+  await telemetry.stop();
+  for (const trace of traces) {
+    const whole = spans.filter(({ traceId }) => traceId === trace);
+    const names = new Set(whole.map(({ name }) => name));
+    for (const name of [
+      'POST /v1/orders',
+      'orders.placeOrder',
+      'inventory.reserve',
+      'payments.authorise',
+      'inventory.commit',
+      'shipping.createShipment',
+      'deliver to notifications',
+    ])
+      expect(names).toContain(name);
+    const known = new Set([...whole.map(({ spanId }) => spanId), '00f067aa0ba902b7']);
+    expect(whole.filter(({ parentSpanId }) => !known.has(parentSpanId!)).map(({ name }) => name)).toEqual([]);
+  }
+});
