@@ -1,3 +1,4 @@
+import { isSpec } from './source-graph.js';
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { contracts } from '@banyan/contracts';
@@ -54,7 +55,7 @@ function codesThrown(): string[] {
     exclude: (name) => name === 'node_modules',
   });
   const codes = files
-    .filter((file) => !file.endsWith('.spec.ts'))
+    .filter((file) => !isSpec(file))
     .flatMap((file) => [
       ...readFileSync(join(root, file), 'utf8').matchAll(/(?:new DomainError|super)\(\s*'([A-Z][A-Z_]+)'/g),
     ]);

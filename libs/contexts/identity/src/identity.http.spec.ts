@@ -1,22 +1,15 @@
-import { Module } from '@nestjs/common';
-import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { identity } from '@banyan/contracts';
-import { type Client, MessagingModule, clientToken, newScope, runInScope } from '@banyan/messaging';
-import { AuthModule } from '@banyan/platform/auth';
-import { loadConfig } from '@banyan/platform/config';
-import { DatabaseModule } from '@banyan/platform/database';
-import { createHttpApp, shutDown } from '@banyan/platform/http';
-import { testDatabase } from '@banyan/testing';
+import { type Client, clientToken } from '@banyan/messaging';
+import { type ContextApp, contextApp, testDatabase } from '@banyan/testing';
 import { decodeJwt, decodeProtectedHeader } from 'jose';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { DemoAccounts, IdentityModule } from './index.js';
 import { Passwords } from './identity.passwords.js';
 
 const test = testDatabase({ contexts: ['identity'] });
-const config = loadConfig({ BANYAN_SECRET: 'a secret for specs, thirty-two characters' });
 const password = 'correct horse battery';
 
-let app: NestFastifyApplication;
+let shop: ContextApp;
 const logged: unknown[] = [];
 
 /** Keeps the lines as they are before redaction: nothing secret may even get that far. */
@@ -24,41 +17,22 @@ const note = (...line: unknown[]) => void logged.push(line);
 const logger = { log: note, warn: note, error: note, debug: note, verbose: note, fatal: note };
 
 beforeAll(async () => {
-  const auth = AuthModule.with({
-    inject: [clientToken(identity)],
-    keySource: (client: Client<typeof identity>) => () => client.jwks({}),
-  });
-  @Module({
-    imports: [
-      DatabaseModule.forRoot({ urls: test.urls, max: 5 }),
-      MessagingModule.forRoot({
-        contracts: [identity],
-        side: 'monolith',
-        jobs: { connectionString: test.adminUrl, schema: 'jobs' },
-      }),
-      auth,
-      IdentityModule,
-    ],
-  })
-  class Shop {}
-  app = await createHttpApp(Shop, config, {
+  shop = await contextApp({
+    test,
+    module: IdentityModule,
+    contracts: [identity],
+    settings: { BANYAN_SECRET: 'a secret for specs, thirty-two characters' },
+    auth: {
+      inject: [clientToken(identity)],
+      keySource: (client: Client<typeof identity>) => () => client.jwks({}),
+    },
     logger,
-    requestScope: (_, actor, next) => runInScope(newScope(actor), next),
   });
-  await app.init();
 });
-afterAll(() => shutDown(app, 1_000));
+afterAll(() => shop?.close());
 
-async function post(path: string, body: object, token?: string) {
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
-  const answer = await app.inject({ method: 'POST', url: `/v1/auth/${path}`, payload: body, headers });
-  return { status: answer.statusCode, headers: answer.headers, body: answer.body ? answer.json() : undefined };
-}
-
-async function get(path: string, token?: string) {
-  const answer = await app.inject({ url: path, headers: token ? { authorization: `Bearer ${token}` } : {} });
-  return { status: answer.statusCode, headers: answer.headers, body: answer.json() };
-}
+const post = (path: string, body: object) => shop.request('POST', `/v1/auth/${path}`, { body });
+const get = (path: string, token?: string) => shop.request('GET', path, { token });
 
 let people = 0;
 async function newUser() {
@@ -102,13 +76,17 @@ describe('registering', () => {
     ['an object for a text', { email: { not: '' } }, '/email'],
     ['no e-mail address', { email: 'nobody' }, '/email'],
     ['a control character', { name: 'A\u0007da' }, '/name'],
-    ['a lone surrogate', { name: 'A\ud800da' }, '/name'],
   ])('refuses %s with 400, and makes no account', async (_, fault, pointer) => {
     const before = await test.admin('SELECT count(*) FROM identity.user_account');
     const { status, body } = await post('register', { email: 'eve@example.com', password, name: 'Eve', ...fault });
     expect(status).toBe(400);
     expect(body.errors).toContainEqual(expect.objectContaining({ pointer }));
     expect(await test.admin('SELECT count(*) FROM identity.user_account')).toEqual(before);
+  });
+
+  it('refuses a lone surrogate before anything reads it', async () => {
+    const { status, body } = await post('register', { email: 'eve@example.com', password, name: 'A\ud800da' });
+    expect([status, body.code]).toEqual([400, 'MALFORMED_JSON']);
   });
 
   it('of many at once with one address, one wins', async () => {
@@ -148,7 +126,7 @@ describe('signing in', () => {
 
   it('answers a wrong password and an unknown address alike, with one check of a hash each', async () => {
     const { email } = await newUser();
-    const verify = vi.spyOn(app.get(Passwords, { strict: false }), 'verify');
+    const verify = vi.spyOn(shop.app.get(Passwords), 'verify');
     const wrong = await post('login', { email, password: 'not the password' });
     const unknown = await post('login', { email: 'unknown@example.com', password: 'not the password' });
     expect(verify.mock.calls.map(([hash]) => typeof hash)).toEqual(['string', 'undefined']);
@@ -238,7 +216,7 @@ describe('the key set', () => {
 
 describe('the demo accounts', () => {
   it('are made once, with their roles', async () => {
-    const demo = app.get(DemoAccounts);
+    const demo = shop.app.get(DemoAccounts);
     await Promise.all([demo.seed(), demo.seed()]);
     await demo.seed();
     for (const [name, role] of [

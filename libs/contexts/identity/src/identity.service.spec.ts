@@ -1,13 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { type INestApplicationContext, Module } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
 import { identity } from '@banyan/contracts';
 import { type Actor, newId, system } from '@banyan/kernel';
-import { type Client, MessagingModule, clientToken } from '@banyan/messaging';
-import { type Config, ConfigModule, loadConfig } from '@banyan/platform/config';
-import { DatabaseModule } from '@banyan/platform/database';
-import { RateLimits } from '@banyan/platform/http';
-import { testDatabase } from '@banyan/testing';
+import type { Client } from '@banyan/messaging';
+import { type ContextApp, contextApp, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { leadMs } from './domain/signing-key.js';
 import { IdentityJobs } from './identity.jobs.js';
@@ -17,40 +12,20 @@ import { IdentityModule } from './index.js';
 const test = testDatabase({ contexts: ['identity'] });
 const secret = 'a secret for specs, thirty-two characters';
 
-async function start(config: Config): Promise<INestApplicationContext> {
-  @Module({ providers: [{ provide: RateLimits, useValue: new RateLimits(config) }], exports: [RateLimits] })
-  class Limits {}
-  @Module({
-    imports: [
-      ConfigModule.of(config),
-      { module: Limits, global: true },
-      DatabaseModule.forRoot({ urls: test.urls, max: 5 }),
-      MessagingModule.forRoot({
-        contracts: [identity],
-        side: 'monolith',
-        jobs: { connectionString: test.adminUrl, schema: 'jobs' },
-      }),
-      IdentityModule,
-    ],
-  })
-  class App {}
-  return NestFactory.createApplicationContext(App, { logger: false, abortOnError: false });
-}
+const start = (BANYAN_SECRET: string) =>
+  contextApp({ test, module: IdentityModule, contracts: [identity], settings: { BANYAN_SECRET } });
 
-let app: INestApplicationContext;
+let shop: ContextApp;
 let client: Client<typeof identity>;
 
 beforeAll(async () => {
   // Two processes start on an empty database at once.
-  const [first, second] = await Promise.all([
-    start(loadConfig({ BANYAN_SECRET: secret })),
-    start(loadConfig({ BANYAN_SECRET: secret })),
-  ]);
+  const [first, second] = await Promise.all([start(secret), start(secret)]);
   await second.close();
-  app = first;
-  client = app.get(clientToken(identity));
+  shop = first;
+  client = shop.client(identity);
 });
-afterAll(() => app.close());
+afterAll(() => shop?.close());
 
 const minutes = (count: number) => new Date(Date.now() + count * 60_000).toISOString();
 const tokenHash = () => createHash('sha256').update(randomUUID()).digest('hex');
@@ -107,7 +82,7 @@ describe('sessions', () => {
     const [old, fresh] = [tokenHash(), tokenHash()];
     await client.openSession({ userId, tokenHash: old, expiresAt: minutes(-1), endsAt: minutes(60) });
     await client.openSession({ userId, tokenHash: fresh, expiresAt: minutes(1), endsAt: minutes(60) });
-    await app.get(IdentityJobs).removeExpired({ now: new Date() });
+    await shop.app.get(IdentityJobs).removeExpired({ now: new Date() });
     const left = await test.admin('SELECT token_hash FROM identity.refresh_token WHERE token_hash = ANY($1)', [
       [old, fresh],
     ]);
@@ -120,11 +95,11 @@ describe('signing keys', () => {
 
   it('of two that started at once, both use one key', async () => {
     expect(await test.admin('SELECT kid FROM identity.signing_key')).toHaveLength(1);
-    expect(await kids()).toEqual([(await app.get(SigningKeys).current()).kid]);
+    expect(await kids()).toEqual([(await shop.app.get(SigningKeys).current()).kid]);
   });
 
   it('rest sealed', async () => {
-    const { d, kid } = await app.get(SigningKeys).current();
+    const { d, kid } = await shop.app.get(SigningKeys).current();
     const [row] = await test.admin('SELECT * FROM identity.signing_key WHERE kid = $1', [kid]);
     expect(d).toEqual(expect.any(String));
     expect(JSON.stringify(row)).not.toContain(d);
@@ -132,7 +107,7 @@ describe('signing keys', () => {
   });
 
   it('are replaced when old enough: by one new key, published before it signs', async () => {
-    const keys = app.get(SigningKeys);
+    const keys = shop.app.get(SigningKeys);
     const before = await kids();
     await keys.rotateIfDue(new Date());
     expect(await kids()).toEqual(before);
@@ -156,15 +131,15 @@ describe('signing keys', () => {
       `UPDATE identity.signing_key SET publish_until = now() - interval '1 minute' WHERE publish_until IS NOT NULL`,
     );
     expect(await kids()).toHaveLength(1);
-    await app.get(IdentityJobs).removeExpired({ now: new Date() });
+    await shop.app.get(IdentityJobs).removeExpired({ now: new Date() });
     expect(await test.admin('SELECT kid FROM identity.signing_key')).toHaveLength(1);
   });
 
   it('sealed with another secret are replaced at the start', async () => {
     const [lost] = await kids();
-    const other = await start(loadConfig({ BANYAN_SECRET: `another ${secret}` }));
+    const other = await start(`another ${secret}`);
     try {
-      const current = await other.get(SigningKeys).current();
+      const current = await other.app.get(SigningKeys).current();
       expect(current.kid).not.toBe(lost);
       expect(await kids()).toEqual(expect.arrayContaining([lost, current.kid]));
     } finally {

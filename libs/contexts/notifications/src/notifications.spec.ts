@@ -1,11 +1,7 @@
-import { type INestApplicationContext, Module } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
 import { identity, notifications, orders } from '@banyan/contracts';
 import { type Actor, type AnyEvent, command, defineContext, newId } from '@banyan/kernel';
-import { type Client, type CommandContext, MessagingModule, Serves, clientToken } from '@banyan/messaging';
-import { ConfigModule, loadConfig } from '@banyan/platform/config';
-import { DatabaseModule } from '@banyan/platform/database';
-import { eventually, testDatabase } from '@banyan/testing';
+import { type Client, type CommandContext, Serves } from '@banyan/messaging';
+import { type ContextApp, contextApp, eventually, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { NotificationsModule } from './index.js';
@@ -41,36 +37,25 @@ class Publisher {
   }
 }
 
-let app: INestApplicationContext;
+let shop: ContextApp;
 let client: Client<typeof notifications>;
 const logged: unknown[] = [];
 
 beforeAll(async () => {
-  @Module({
-    imports: [
-      ConfigModule.of(loadConfig({})),
-      DatabaseModule.forRoot({ urls: test.urls, max: 5 }),
-      MessagingModule.forRoot({
-        contracts: [publisher, notifications],
-        side: 'monolith',
-        jobs: { connectionString: test.adminUrl, schema: 'jobs' },
-      }),
-      NotificationsModule,
-    ],
-    providers: [Publisher],
-  })
-  class App {}
   const note = (...line: unknown[]) => void logged.push(line);
-  app = await NestFactory.createApplicationContext(App, {
-    abortOnError: false,
+  shop = await contextApp({
+    test,
+    module: NotificationsModule,
+    contracts: [publisher, notifications],
+    providers: [Publisher],
     logger: { log: note, warn: note, error: note },
   });
-  client = app.get(clientToken(notifications));
+  client = shop.client(notifications);
 });
-afterAll(() => app.close());
+afterAll(() => shop?.close());
 
 const say = (event: keyof typeof published, aggregateId: string, data: object) =>
-  app.get<Client<typeof publisher>>(clientToken(publisher)).publish({ event, aggregateId, data });
+  shop.client(publisher).publish({ event, aggregateId, data });
 const as = (id: string): { actor: Actor } => ({ actor: { kind: 'user', id, roles: ['customer'] } });
 const messagesOf = async (id: string) => (await client.messages({}, as(id))).items;
 const received = (id: string, count: number) =>
@@ -127,7 +112,7 @@ describe('notifications', () => {
   });
 
   it('keeps one message per event and kind', async () => {
-    const store = app.get(NotificationsStore);
+    const store = shop.app.get(NotificationsStore);
     const message = { eventId: newId(), userId: newId(), orderId: null, subject: 's', body: 'b', sentAt: new Date() };
     expect(await store.addMessage({ ...message, id: newId(), kind: 'welcome' })).toBe(true);
     expect(await store.addMessage({ ...message, id: newId(), kind: 'welcome' })).toBe(false);

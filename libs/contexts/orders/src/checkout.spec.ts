@@ -2,13 +2,13 @@ import { shipping } from '@banyan/contracts';
 import { newId } from '@banyan/kernel';
 import { eventually, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Shop, type Visitor, shopContexts } from '../test/shop.js';
+import { Shop, type Visitor, shopContexts } from './shop.spec-support.js';
 
 const test = testDatabase({ contexts: shopContexts });
 let shop: Shop;
 
 beforeAll(async () => {
-  shop = await Shop.open(test.urls, test.adminUrl);
+  shop = await Shop.open(test);
   await shop.offer('mug');
   await shop.offer('rare');
   shop.world.stock.set('rare', 0);

@@ -2,13 +2,13 @@ import { catalog } from '@banyan/contracts';
 import { newId } from '@banyan/kernel';
 import { eventually, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Shop, type Visitor, address, shopContexts } from '../test/shop.js';
+import { Shop, type Visitor, address, shopContexts } from './shop.spec-support.js';
 
 const test = testDatabase({ contexts: shopContexts });
 let shop: Shop;
 
 beforeAll(async () => {
-  shop = await Shop.open(test.urls, test.adminUrl);
+  shop = await Shop.open(test);
   for (const sku of ['mug', 'tea', 'pot']) await shop.offer(sku);
   await shop.offer('us-mug', 1500, 'USD');
   await known('us-mug');
@@ -169,7 +169,7 @@ describe('Placing an order', () => {
   it('needs a key, something in the cart, and an order that makes sense', async () => {
     const ada = shop.customer();
     const body = { shippingAddress: address, paymentMethod: 'tok_ok' };
-    const order = (body: object, key: object = { 'idempotency-key': newId() }) =>
+    const order = (body: object, key: Record<string, string> = { 'idempotency-key': newId() }) =>
       ada.ask('POST', '/v1/orders', body, key);
     expect((await order(body)).body.code).toBe('CART_EMPTY');
     await ada.put('mug');

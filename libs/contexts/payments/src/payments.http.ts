@@ -1,11 +1,10 @@
-import { Body, Controller, Get, Headers, Param, Post, RawBody } from '@nestjs/common';
-import { ApiBody, ApiHeader, ApiTags } from '@nestjs/swagger';
+import { Body, Controller, Get, Param, Post } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Payment, Refund, payments } from '@banyan/contracts';
 import { Id, Money } from '@banyan/kernel';
 import { type Client, InjectClient } from '@banyan/messaging';
-import { Public, Roles, SIGNATURE_HEADER, verifyWebhook } from '@banyan/platform/auth';
-import { Config } from '@banyan/platform/config';
-import { Answers, IdempotencyKey, fail, faultsOf } from '@banyan/platform/http';
+import { Public, Roles, SignedBody } from '@banyan/platform/auth';
+import { Answers, IdempotencyKey } from '@banyan/platform/http';
 import { z } from 'zod';
 
 const IdParam = z.strictObject({ id: Id });
@@ -50,26 +49,14 @@ export class PaymentsController {
 @ApiTags('payments')
 @Controller('v1/webhooks/psp')
 export class PspWebhookController {
-  constructor(
-    @InjectClient(payments) private readonly client: Client<typeof payments>,
-    private readonly config: Config,
-  ) {}
+  constructor(@InjectClient(payments) private readonly client: Client<typeof payments>) {}
 
   @Post()
   @Public()
-  @ApiHeader({
-    name: SIGNATURE_HEADER,
-    required: true,
-    description: 't=<unix seconds>,v1=<hex HMAC-SHA-256 of "t.body">',
-  })
-  @ApiBody({ schema: z.toJSONSchema(ProviderEvent, { target: 'draft-2020-12', io: 'input' }) as object })
   @Answers(204)
-  async hook(@RawBody() raw: Buffer, @Headers('banyan-signature') signature: string | undefined): Promise<void> {
-    const secret = this.config.payments.pspWebhookSecret;
-    if (!secret) throw fail('SIGNATURE_INVALID', 'No PSP_WEBHOOK_SECRET is set, so no signature can hold');
-    verifyWebhook(secret, signature, raw);
-    const { success, data, error } = ProviderEvent.safeParse(JSON.parse(raw.toString()));
-    if (!success) throw fail('INPUT_INVALID', 'The body is invalid', { errors: faultsOf(error.issues) });
-    await this.client.recordProviderEvent(data, { idempotencyKey: data.eventId });
+  async hook(
+    @SignedBody(ProviderEvent, (config) => config.payments.pspWebhookSecret) event: z.output<typeof ProviderEvent>,
+  ): Promise<void> {
+    await this.client.recordProviderEvent(event, { idempotencyKey: event.eventId });
   }
 }

@@ -1,144 +1,36 @@
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { Module } from '@nestjs/common';
-import type { NestFastifyApplication } from '@nestjs/platform-fastify';
-import { orders, payments } from '@banyan/contracts';
-import { Id, type Role, command, defineContext, newId } from '@banyan/kernel';
-import {
-  type Client,
-  type CommandContext,
-  type Handlers,
-  MessagingModule,
-  Serves,
-  clientToken,
-  newScope,
-  runInScope,
-} from '@banyan/messaging';
-import { AuthModule, TokenSigner, signWebhook } from '@banyan/platform/auth';
-import { loadConfig } from '@banyan/platform/config';
-import { Database, DatabaseModule, databaseToken } from '@banyan/platform/database';
-import { createHttpApp, shutDown } from '@banyan/platform/http';
-import { type PspProcess, eventually, startPsp, testDatabase } from '@banyan/testing';
-import { exportJWK, generateKeyPair } from 'jose';
+import { payments } from '@banyan/contracts';
+import { newId } from '@banyan/kernel';
+import type { Client } from '@banyan/messaging';
+import { signWebhook } from '@banyan/platform/auth';
+import { Database, databaseToken } from '@banyan/platform/database';
+import { type PspProcess, cancellingOrders, eventually, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { z } from 'zod';
 import { book } from './domain/ledger.js';
 import { fold, noPayment } from './domain/payment.js';
-import { PaymentsModule } from './payments.module.js';
 import { PaymentStore } from './payments.store.js';
 import { Settlement } from './payments.settlement.js';
-
-/* Real: Postgres, the messaging engine, HTTP, the provider simulator's process. Orders is a stand-in that only cancels. */
-const ordering = defineContext('orders', {
-  routes: [],
-  queries: {},
-  commands: {
-    cancel: command({ input: z.strictObject({ orderId: Id }), output: z.strictObject({}), key: (i) => i.orderId }),
-  },
-  events: { OrderCancelled: orders.events.OrderCancelled },
-  subscribes: [],
-});
-
-@Serves(ordering)
-class Ordering implements Handlers<typeof ordering> {
-  async cancel({ orderId }: { orderId: string }, ctx: CommandContext) {
-    ctx.emit(ordering.events.OrderCancelled, orderId, { orderId, customerId: ctx.newId() });
-    return {};
-  }
-}
+import { PaymentsShop, type Webhook, ask, eur, of, secret } from './payments.spec-support.js';
 
 const test = testDatabase({ contexts: ['payments', 'orders'] });
-const secret = 'a secret for webhooks in specs';
 
-/** The wire that webhooks come by. It can lose them, and it remembers them. */
-const wire = { lost: false, hooks: [] as { body: string; signature: string }[] };
-const relay = createServer(async (request, response) => {
-  let body = '';
-  for await (const chunk of request) body += String(chunk);
-  const hook = { body, signature: String(request.headers['banyan-signature']) };
-  if (wire.lost) return response.writeHead(204).end();
-  wire.hooks.push(hook);
-  response.writeHead(await tell(hook)).end();
-});
-
-let app: NestFastifyApplication;
+let shop: PaymentsShop;
 let psp: PspProcess;
 let client: Client<typeof payments>;
 let store: PaymentStore;
 let settlement: Settlement;
-let tokenOf: (id: string, ...roles: Role[]) => Promise<string>;
 
 beforeAll(async () => {
-  await new Promise<void>((listening) => relay.listen(0, '127.0.0.1', listening));
-  const hook = `http://127.0.0.1:${(relay.address() as AddressInfo).port}/`;
-  psp = await startPsp({ PSP_WEBHOOK_URL: hook, PSP_WEBHOOK_SECRET: secret });
-  const { publicKey, privateKey } = await generateKeyPair('ES256', { extractable: true });
-  const keys = [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256', use: 'sig' }];
-  const config = loadConfig({ PSP_URL: psp.url, PSP_WEBHOOK_SECRET: secret, PSP_TIMEOUT_MS: '500' });
-  const signer = new TokenSigner(config.auth);
-  const privateJwk = { ...(await exportJWK(privateKey)), kid: 'k1', alg: 'ES256' };
-  tokenOf = (id, ...roles) => signer.sign({ id, roles }, privateJwk);
-
-  @Module({
-    imports: [
-      DatabaseModule.forRoot({ urls: test.urls, max: 10 }),
-      MessagingModule.forRoot({
-        contracts: [payments, ordering],
-        side: 'monolith',
-        jobs: { connectionString: test.adminUrl, schema: 'jobs' },
-      }),
-      AuthModule.with({ keySource: () => async () => ({ keys }) }),
-      PaymentsModule,
-    ],
-    providers: [Ordering],
-  })
-  class Shop {}
-  app = await createHttpApp(Shop, config, {
-    logger: false,
-    requestScope: (_, actor, next) => runInScope(newScope(actor), next),
-  });
-  await app.init();
-  client = app.get(clientToken(payments), { strict: false });
-  store = app.get(PaymentStore, { strict: false });
-  settlement = app.get(Settlement, { strict: false });
+  shop = await PaymentsShop.open(test);
+  ({ psp, client } = shop);
+  store = shop.context.app.get(PaymentStore);
+  settlement = shop.context.app.get(Settlement);
 });
-afterAll(async () => {
-  relay.closeAllConnections();
-  relay.close();
-  if (app) await shutDown(app, 1_000);
-  await psp?.stop();
-});
-
-const of = ({ orderId }: { orderId: string }) => ({ orderId });
-const eur = (amount: number) => ({ amount, currency: 'EUR' });
-const ask = (method = 'tok_ok', amount = 1000) => ({
-  orderId: newId(),
-  customerId: newId(),
-  amount: eur(amount),
-  method,
-});
+afterAll(() => shop?.close());
 
 /** The sweep as it will run after `ms`: nothing here sleeps. */
 const settleAfter = (ms: number) => settlement.settle({ now: new Date(Date.now() + ms) });
 const statusOf = async (orderId: string) => (await store.ofOrder(orderId))?.status;
-
-async function tell({ body, signature }: { body: string; signature?: string }): Promise<number> {
-  const headers = { 'content-type': 'application/json', ...(signature && { 'banyan-signature': signature }) };
-  return (await app.inject({ method: 'POST', url: '/v1/webhooks/psp', payload: body, headers })).statusCode;
-}
-
-async function http(method: 'GET' | 'POST', url: string, token?: string, payload?: object, key?: string) {
-  const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(key && { 'idempotency-key': key }) };
-  const answer = await app.inject({ method, url, payload, headers });
-  return { status: answer.statusCode, body: answer.body ? answer.json() : undefined, headers: answer.headers };
-}
-
-async function captured(amount = 1000) {
-  const order = ask('tok_ok', amount);
-  const { id } = await client.authorise(order);
-  await client.capture(of(order));
-  return { ...order, id };
-}
+const tell = (hook: Webhook) => shop.tell(hook);
 
 const answerChallenge = (providerRef: string, outcome: 'success' | 'failure') =>
   fetch(`${psp.url}/3ds/${providerRef}`, { method: 'POST', body: JSON.stringify({ outcome }) });
@@ -190,15 +82,15 @@ describe('asking for money', () => {
 
 describe('a 3-D Secure challenge', () => {
   it('is answered by webhook; told twice, also at once, it counts once', async () => {
-    wire.hooks.length = 0;
+    shop.wire.hooks.length = 0;
     const { id, orderId, actionUrl, status } = await client.authorise(ask('tok_3ds'));
     expect(status).toBe('requires_action');
     const [providerRef] = actionUrl!.split('/').slice(-1);
     await answerChallenge(providerRef!, 'success');
     await eventually(async () => (await statusOf(orderId)) === 'authorised');
-    const answers = await Promise.all(Array.from({ length: 5 }, () => tell(wire.hooks[0]!)));
+    const answers = await Promise.all(Array.from({ length: 5 }, () => tell(shop.wire.hooks[0]!)));
     for (const answer of answers) expect([204, 409]).toContain(answer);
-    expect(await tell(wire.hooks[0]!)).toBe(204);
+    expect(await tell(shop.wire.hooks[0]!)).toBe(204);
     expect(await emitted(id)).toEqual(['PaymentAuthorised', 'ChallengePassed']);
     expect(await store.history(id)).toHaveLength(3);
   });
@@ -206,7 +98,7 @@ describe('a 3-D Secure challenge', () => {
   it.each(['success', 'failure'] as const)(
     'that ended in %s is learned of although the webhook got lost',
     async (end) => {
-      wire.lost = true;
+      shop.wire.lost = true;
       try {
         const { id, orderId, actionUrl } = await client.authorise(ask('tok_3ds'));
         const [providerRef] = actionUrl!.split('/').slice(-1);
@@ -219,7 +111,7 @@ describe('a 3-D Secure challenge', () => {
           end === 'success' ? ['PaymentAuthorised', 'ChallengePassed'] : ['PaymentDeclined'],
         );
       } finally {
-        wire.lost = false;
+        shop.wire.lost = false;
       }
     },
   );
@@ -245,7 +137,7 @@ describe('a 3-D Secure challenge', () => {
 
 describe('a cancelled order', () => {
   it('has its authorisation let go, and what was taken given back', async () => {
-    const [held, taken] = [ask(), await captured()];
+    const [held, taken] = [ask(), await shop.captured()];
     await client.authorise(held);
     for (const { orderId } of [held, taken])
       expect(await client.cancel({ orderId })).toEqual({ orderId, status: 'pending' });
@@ -260,8 +152,7 @@ describe('a cancelled order', () => {
   it('is heard of by its event, also before any money was asked for', async () => {
     const [paid, unknown] = [ask(), ask()];
     await client.authorise(paid);
-    const ordersClient = app.get<Client<typeof ordering>>(clientToken(ordering), { strict: false });
-    for (const { orderId } of [paid, unknown]) await ordersClient.cancel({ orderId });
+    for (const { orderId } of [paid, unknown]) await shop.context.client(cancellingOrders).cancel({ orderId });
     await eventually(async () => (await statusOf(paid.orderId)) === 'voided');
     await eventually(async () => (await statusOf(unknown.orderId)) === 'cancelled');
     await expect(client.authorise(unknown)).rejects.toMatchObject({ code: 'PAYMENT_CANCELLED' });
@@ -315,63 +206,10 @@ describe('a cancelled order', () => {
   });
 });
 
-describe('over HTTP', () => {
-  it('a payment is shown to its customer and to staff, and does not exist for anybody else', async () => {
-    const { id, customerId } = await captured();
-    const url = `/v1/payments/${id}`;
-    expect(await http('GET', url, await tokenOf(customerId, 'customer'))).toMatchObject({
-      status: 200,
-      body: { id, status: 'captured', captured: eur(1000), refunded: eur(0) },
-    });
-    expect((await http('GET', url, await tokenOf(newId(), 'staff'))).status).toBe(200);
-    expect(await http('GET', url, await tokenOf(newId(), 'customer'))).toMatchObject({
-      status: 404,
-      body: { code: 'PAYMENT_NOT_FOUND' },
-    });
-    expect((await http('GET', url)).status).toBe(401);
-    expect((await http('GET', '/v1/payments/1', await tokenOf(newId(), 'staff'))).status).toBe(400);
-  });
-
-  it('a refund is for staff, needs a key, and is made once per key', async () => {
-    const { id, customerId } = await captured();
-    const url = `/v1/payments/${id}/refunds`;
-    const body = { amount: eur(400), reason: 'broken' };
-    const staff = await tokenOf(newId(), 'staff');
-    expect((await http('POST', url, await tokenOf(customerId, 'customer'), body, 'k')).status).toBe(403);
-    expect((await http('POST', url, staff, body)).status).toBe(400);
-    const first = await http('POST', url, staff, body, 'key-1');
-    expect(first).toMatchObject({ status: 201, body: { paymentId: id, status: 'pending', ...body } });
-    expect((await http('POST', url, staff, body, 'key-1')).body).toEqual(first.body);
-    expect((await http('POST', url, staff, { ...body, amount: eur(1) }, 'key-1')).status).toBe(422);
-    expect((await http('POST', url, staff, { ...body, amount: eur(601) }, 'key-2')).body).toMatchObject({
-      status: 409,
-      code: 'REFUND_EXCEEDS_CAPTURE',
-    });
-    expect((await http('POST', url, staff, { ...body, amount: { amount: 1, currency: 'USD' } }, 'key-3')).status).toBe(
-      409,
-    );
-    expect((await http('POST', url, staff, { ...body, amount: eur(0) }, 'key-4')).status).toBe(400);
-    expect((await http('POST', `/v1/payments/${newId()}/refunds`, staff, body, 'key-5')).status).toBe(404);
-    await eventually(async () => (await store.find(id))?.status === 'partially_refunded');
-  });
-
-  it('refunds at the same time never exceed what was taken', async () => {
-    const { id } = await captured();
-    const staff = await tokenOf(newId(), 'admin');
-    const answers = await Promise.all(
-      Array.from({ length: 10 }, (_, i) =>
-        http('POST', `/v1/payments/${id}/refunds`, staff, { amount: eur(300), reason: 'broken' }, `many-${i}`),
-      ),
-    );
-    expect(answers.map(({ status }) => status).sort()).toEqual([201, 201, 201, ...Array(7).fill(409)]);
-    await eventually(async () => (await store.find(id))?.refunded === 900);
-  });
-});
-
 describe('the books', () => {
   it('refuse to be changed, and refuse an entry without its counterpart', async () => {
-    const db = app.get<Database>(databaseToken('payments'), { strict: false });
-    const { id } = await captured();
+    const db = shop.context.app.get<Database>(databaseToken('payments'));
+    const { id } = await shop.captured();
     for (const table of ['ledger_entry', 'payment_event']) {
       const own = `where payment_id = '${id}'`;
       await expect(db.query(`update ${table} set at = at ${own}`)).rejects.toThrow('append-only');
@@ -428,7 +266,7 @@ describe('the books', () => {
   });
 
   it('cost a purchase few statements', async () => {
-    const db = app.get<Database>(databaseToken('payments'), { strict: false });
+    const db = shop.context.app.get<Database>(databaseToken('payments'));
     const cost = async (work: () => Promise<unknown>) => {
       let before = -1;
       // The relay and the jobs run besides: until they are quiet.

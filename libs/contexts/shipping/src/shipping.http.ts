@@ -1,11 +1,10 @@
-import { Controller, Get, Headers, Param, Post, RawBody } from '@nestjs/common';
-import { ApiBody, ApiHeader, ApiTags } from '@nestjs/swagger';
+import { Controller, Get, Param, Post } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import { Instant, Shipment, shipping } from '@banyan/contracts';
 import { Id } from '@banyan/kernel';
 import { type Client, InjectClient } from '@banyan/messaging';
-import { Public, SIGNATURE_HEADER, verifyWebhook } from '@banyan/platform/auth';
-import { Config } from '@banyan/platform/config';
-import { Answers, fail, faultsOf } from '@banyan/platform/http';
+import { Public, SignedBody } from '@banyan/platform/auth';
+import { Answers } from '@banyan/platform/http';
 import { z } from 'zod';
 
 const IdParam = z.strictObject({ id: Id });
@@ -33,26 +32,14 @@ export class ShipmentsController {
 @ApiTags('shipping')
 @Controller('v1/webhooks/carrier')
 export class CarrierWebhookController {
-  constructor(
-    @InjectClient(shipping) private readonly client: Client<typeof shipping>,
-    private readonly config: Config,
-  ) {}
+  constructor(@InjectClient(shipping) private readonly client: Client<typeof shipping>) {}
 
   @Post()
   @Public()
-  @ApiHeader({
-    name: SIGNATURE_HEADER,
-    required: true,
-    description: 't=<unix seconds>,v1=<hex HMAC-SHA-256 of "t.body">',
-  })
-  @ApiBody({ schema: z.toJSONSchema(CarrierEvent, { target: 'draft-2020-12', io: 'input' }) as object })
   @Answers(204)
-  async hook(@RawBody() raw: Buffer, @Headers('banyan-signature') signature: string | undefined): Promise<void> {
-    const secret = this.config.shipping.carrierWebhookSecret;
-    if (!secret) throw fail('SIGNATURE_INVALID', 'No CARRIER_WEBHOOK_SECRET is set, so no signature can hold');
-    verifyWebhook(secret, signature, raw);
-    const { success, data, error } = CarrierEvent.safeParse(JSON.parse(raw.toString()));
-    if (!success) throw fail('INPUT_INVALID', 'The body is invalid', { errors: faultsOf(error.issues) });
-    await this.client.recordCarrierEvent(data, { idempotencyKey: data.eventId });
+  async hook(
+    @SignedBody(CarrierEvent, (config) => config.shipping.carrierWebhookSecret) event: z.output<typeof CarrierEvent>,
+  ): Promise<void> {
+    await this.client.recordCarrierEvent(event, { idempotencyKey: event.eventId });
   }
 }

@@ -94,16 +94,7 @@ async function forged(
   change: { header?: Record<string, unknown>; claims?: Record<string, unknown>; key?: JWK; alg?: string } = {},
 ): Promise<string> {
   const { header = {}, claims = {}, key = ours.privateJwk, alg = 'ES256' } = change;
-  const payload = {
-    sub: id,
-    roles: ['admin'],
-    iss: 'banyan',
-    aud: 'banyan-api',
-    iat: seconds(),
-    exp: seconds() + 900,
-    ...claims,
-  };
-  return new SignJWT(payload)
+  return new SignJWT({ ...goodClaims(), ...claims })
     .setProtectedHeader({ alg, typ: 'at+jwt', kid: 'k1', ...header })
     .sign(await importJWK(key, alg));
 }

@@ -1,8 +1,24 @@
+import { Controller, Get, Param } from '@nestjs/common';
+import { DomainError } from '@banyan/kernel';
 import { describe, expect, it } from 'vitest';
-import { routesOf } from './index.js';
+import { z } from 'zod';
+import { Answers, routesOf } from './index.js';
 import { id, json, post, thingsApp } from './things.spec-support.js';
 
-const things = thingsApp();
+@Controller('v1/things/fails')
+class FailingController {
+  @Get(':how')
+  @Answers(200)
+  fails(@Param({ schema: z.strictObject({ how: z.string() }) }) { how }: { how: string }) {
+    if (how === 'database')
+      throw Object.assign(new Error('P1001'), { cause: Object.assign(new Error('connect'), { code: 'ECONNREFUSED' }) });
+    if (how === 'conflict') throw new DomainError('OUT_OF_STOCK', 'conflict', 'Only 3 left', { sku: 'a-1' });
+    if (how === 'later') throw new DomainError('BUSY', 'unavailable', 'Moving house', { retryAfterMs: 1_500 });
+    throw new Error('the password is hunter2');
+  }
+}
+
+const things = thingsApp(FailingController);
 const { problem } = things;
 
 describe('failures inside a handler', () => {

@@ -1,7 +1,6 @@
 import { connect } from 'node:net';
-import { Body, Controller, Get, Ip, Module, Param, Patch, Post, Query, RawBody } from '@nestjs/common';
+import { Body, Controller, Get, Ip, Module, Param, Patch, Post, Query, RawBody, type Type } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
-import { DomainError } from '@banyan/kernel';
 import { afterAll, beforeAll, expect } from 'vitest';
 import { z } from 'zod';
 import { loadConfig } from '../config/index.js';
@@ -31,16 +30,6 @@ class ThingsController {
   list(@Query({ schema: PageQuery }) { limit, cursor }: z.output<typeof PageQuery>) {
     const after = decodeCursor(cursor, z.tuple([z.int()]))?.[0] ?? 0;
     return { items: [], nextCursor: encodeCursor([after + limit]) };
-  }
-
-  @Get('fails/:how')
-  @Answers(200)
-  fails(@Param({ schema: z.strictObject({ how: z.string() }) }) { how }: { how: string }) {
-    if (how === 'database')
-      throw Object.assign(new Error('P1001'), { cause: Object.assign(new Error('connect'), { code: 'ECONNREFUSED' }) });
-    if (how === 'conflict') throw new DomainError('OUT_OF_STOCK', 'conflict', 'Only 3 left', { sku: 'a-1' });
-    if (how === 'later') throw new DomainError('BUSY', 'unavailable', 'Moving house', { retryAfterMs: 1_500 });
-    throw new Error('the password is hunter2');
   }
 
   @Get('unchecked')
@@ -92,15 +81,15 @@ export const post = (body: unknown, headers: Record<string, string> = keyed): Re
   body: typeof body === 'string' ? body : JSON.stringify(body),
 });
 
-/** The app above, listening while the spec file that calls this at its top runs. */
-export function thingsApp() {
+/** The app above, and more controllers, listening while the spec file that calls this at its top runs. */
+export function thingsApp(...controllers: Type[]) {
   let app: NestFastifyApplication;
   let port: number;
   const scopes: string[] = [];
 
   beforeAll(async () => {
     const config = loadConfig({ BANYAN_REQUEST_TIMEOUT_MS: '200', LOG_LEVEL: 'silent' });
-    app = await createHttpApp(ThingsModule, config, {
+    app = await createHttpApp({ module: ThingsModule, controllers }, config, {
       logger: false,
       requestScope: (request, actor, next) => {
         scopes.push(`${request.method} ${actor.kind}`);

@@ -1,4 +1,4 @@
-import type { PaymentStatus as PaymentStatusSchema, ShipmentStatus as ShipmentStatusSchema } from '@banyan/contracts';
+import { PaymentStatus as PaymentStatusSchema, type ShipmentStatus as ShipmentStatusSchema } from '@banyan/contracts';
 import type { z } from 'zod';
 
 export type PaymentStatus = z.output<typeof PaymentStatusSchema>;
@@ -9,15 +9,7 @@ export type ShipmentStatus = z.output<typeof ShipmentStatusSchema>;
  * other context's events. So the saga's news are only shown while nothing later is shown. What only events tell comes
  * in order and is always shown: a refund that failed takes a payment back to captured.
  */
-const every: PaymentStatus[] = [
-  'requires_action',
-  'authorised',
-  'declined',
-  'captured',
-  'partially_refunded',
-  'refunded',
-  'voided',
-];
+const every: PaymentStatus[] = PaymentStatusSchema.options;
 const paymentBefore: Record<PaymentStatus, PaymentStatus[]> = {
   requires_action: [],
   authorised: ['requires_action'],

@@ -1,24 +1,9 @@
-import { Module } from '@nestjs/common';
-import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { type Payment, catalog, inventory, orders, payments, shipping } from '@banyan/contracts';
 import { type AnyContract, newId } from '@banyan/kernel';
-import {
-  Bus,
-  type CommandContext,
-  type EventOf,
-  MessagingModule,
-  On,
-  Serves,
-  Subscribes,
-  currentScope,
-  newScope,
-  runInScope,
-} from '@banyan/messaging';
-import { loadConfig } from '@banyan/platform/config';
-import { DatabaseModule } from '@banyan/platform/database';
-import { createHttpApp, shutDown } from '@banyan/platform/http';
+import { type CommandContext, type EventOf, On, Serves, Subscribes } from '@banyan/messaging';
+import { type AppAnswer, type ContextApp, type TestDatabase, contextApp } from '@banyan/testing';
 import type { z } from 'zod';
-import { OrdersModule } from '../src/index.js';
+import { OrdersModule } from './index.js';
 
 /*
  * The orders context as it is, on the real engine and Postgres, among contexts that keep their state in memory and do
@@ -214,57 +199,30 @@ complete(FakeShipping, shipping);
 /** The contexts whose databases a shop needs. */
 export const shopContexts = ['catalog', 'orders', 'inventory', 'payments', 'shipping'];
 
-export interface Answer {
-  status: number;
-  headers: Record<string, unknown>;
-  text: string;
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- whatever was answered
-  body: any;
-}
-
 export class Shop {
   readonly world = world;
-  private constructor(private readonly app: NestFastifyApplication) {}
+  readonly client: ContextApp['client'];
+  private constructor(private readonly app: ContextApp) {
+    this.client = app.client;
+  }
 
-  /** Who asks is told by headers here: signing in is not what is tested. */
-  static async open(urls: Readonly<Record<string, string>>, adminUrl: string): Promise<Shop> {
-    @Module({
-      imports: [
-        DatabaseModule.forRoot({ urls, max: 8 }),
-        MessagingModule.forRoot({
-          contracts: [catalog, inventory, orders, payments, shipping],
-          side: 'monolith',
-          jobs: { connectionString: adminUrl, schema: 'jobs' },
-        }),
-        OrdersModule,
-      ],
+  static async open(test: TestDatabase): Promise<Shop> {
+    const app = await contextApp({
+      test,
+      module: OrdersModule,
+      contracts: [catalog, inventory, orders, payments, shipping],
       providers: [FakeCatalog, FakeInventory, FakePayments, FakeShipping],
-    })
-    class Root {}
-    const app = await createHttpApp(Root, loadConfig({ BANYAN_RATE_LIMITS: 'off' }), {
-      logger: false,
-      observe: (server) =>
-        server.addHook('onRequest', async (request) => {
-          const [id, role] = String(request.headers['x-user']).split(' ');
-          request.actor = { kind: 'user', id: id!, roles: [role as 'customer'] };
-        }),
-      requestScope: (_, actor, next) => runInScope(newScope(actor), next),
-      answerFacts: () => ({ replayed: currentScope()?.seen.replayed }),
+      settings: { BANYAN_RATE_LIMITS: 'off' },
     });
-    await app.listen(0, '127.0.0.1');
     return new Shop(app);
   }
 
   close(): Promise<void> {
-    return shutDown(this.app, 1_000);
-  }
-
-  client<C extends AnyContract>(contract: C) {
-    return this.app.get(Bus).client(contract);
+    return this.app.close();
   }
 
   customer(role: 'customer' | 'staff' = 'customer'): Visitor {
-    return new Visitor(this.app, `${newId()} ${role}`);
+    return new Visitor(this.app, this.app.tokenOf(newId(), role));
   }
 
   /** Stops the next call that comes to this place: `reached` when it is there, and `open` lets it go on. */
@@ -300,33 +258,32 @@ export const address = { name: 'Ada', line1: 'Street 1', city: 'Berlin', postalC
 /** Somebody who uses the shop over HTTP. */
 export class Visitor {
   constructor(
-    private readonly app: NestFastifyApplication,
-    private readonly user: string,
+    private readonly app: ContextApp,
+    private readonly token: Promise<string>,
   ) {}
 
   async ask(
     method: 'GET' | 'PUT' | 'POST' | 'DELETE',
     url: string,
-    payload?: object,
-    headers: object = {},
-  ): Promise<Answer> {
-    const answer = await this.app.inject({ method, url, payload, headers: { 'x-user': this.user, ...headers } });
-    return { status: answer.statusCode, headers: answer.headers, text: answer.body, body: answer.json() };
+    body?: object,
+    headers?: Record<string, string>,
+  ): Promise<AppAnswer> {
+    return this.app.request(method, url, { token: await this.token, body, headers });
   }
 
-  put(sku: string, quantity = 1): Promise<Answer> {
+  put(sku: string, quantity = 1): Promise<AppAnswer> {
     return this.ask('PUT', `/v1/cart/items/${sku}`, { quantity });
   }
 
-  order(paymentMethod = 'tok_ok', key = newId()): Promise<Answer> {
+  order(paymentMethod = 'tok_ok', key = newId()): Promise<AppAnswer> {
     return this.ask('POST', '/v1/orders', { shippingAddress: address, paymentMethod }, { 'idempotency-key': key });
   }
 
-  see(orderId: string, headers?: object): Promise<Answer> {
+  see(orderId: string, headers?: Record<string, string>): Promise<AppAnswer> {
     return this.ask('GET', `/v1/orders/${orderId}`, undefined, headers);
   }
 
-  cancel(orderId: string): Promise<Answer> {
+  cancel(orderId: string): Promise<AppAnswer> {
     return this.ask('POST', `/v1/orders/${orderId}/cancel`);
   }
 
