@@ -10,7 +10,7 @@ import { CONTEXT_MOVED } from './unit-of-work.js';
 /** Longest wait for an answer when nobody says otherwise, ms. */
 const DEFAULT_TIMEOUT = 10_000;
 
-/** Longest time a call is held while its context changes owner, ms (DESIGN 8: bounded, then 503). */
+/** Longest time a call is held while its context changes owner, ms: bounded, then 503. */
 const HOLD = 2_000;
 
 /** Carries calls to the side that owns a context. */

@@ -5,7 +5,7 @@ import { INBOX_RETENTION, idFloor } from './inbox.js';
 
 const HOUR = 60 * 60 * 1000;
 
-/** Delivered events stay this long, so that they can be published again (TRAPS 3: longer than any stream). */
+/** Delivered events stay this long, longer than any stream keeps them, so that everything can be published again. */
 const OUTBOX_RETENTION = 30 * 24 * HOUR;
 
 /* A day more than the inbox counts on: a row is never missed by the event that follows it. */

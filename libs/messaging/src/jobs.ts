@@ -30,7 +30,7 @@ export interface JobsOptions {
 
 /**
  * Wake-ups. The row is the truth: a job looks at rows and does what is due, a sweep finds what a lost wake-up missed,
- * and running twice is harmless, because BullMQ may run a stalled job again (TRAPS 23).
+ * and running twice is harmless, because BullMQ may run a stalled job again.
  */
 export class Jobs {
   readonly #jobs = new Map<string, Registered>();
