@@ -17,8 +17,8 @@ const take = `
     select * from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality as g(event_id, previous, type, ord)
   ),
   known as (
-    select event_id from inbox
-    where event_id in (select event_id from given union all select previous from given where previous is not null)
+    -- By array, so that it can only be the index: joined, an inbox of 30,000 was read from end to end for one event.
+    select event_id from inbox where event_id = any($1::uuid[] || $2::uuid[])
   ),
   fresh as (
     insert into inbox (event_id, type, received_at)

@@ -44,23 +44,22 @@ interface Row {
   previous_state: string | null;
 }
 
-/* By state, never by "id above the last one": transactions commit out of order (TRAPS 1). */
-const claim = (fence: string) => `
-  with due as (
-    select event_id, subscriber from outbox
-    where state = 'pending' and due_at <= now() order by due_at, version limit $1 for update skip locked
-  )
-  update outbox o set due_at = now() + $2 * interval '1 ms', attempts = o.attempts + 1
-  from due d, ${fence}
-  where o.event_id = d.event_id and o.subscriber = d.subscriber
-  returning o.event_id, o.subscriber, o.type, o.aggregate, o.version, o.previous, o.data, o.traceparent, o.occurred_at, o.attempts,
-    (select p.state from outbox p where p.event_id = o.previous and p.subscriber = o.subscriber) as previous_state`;
+/* What a crash of Postgres takes back of a claim or its settlement is delivered again, and the inbox has its row: so
+   their commits need not wait for the disk (0.5 ms each). An event's effect does. */
+const unhurried = `(select set_config('synchronous_commit', 'off', true)) as unhurried`;
 
-/* Guarded by the attempt: a relay whose lease ran out must not undo what another one did since. */
+/* Joined, the fence was asked again for every row. */
+const onceAtFirst = (fence: string) => `(select count(*) from ${fence}, ${unhurried}) = 1`;
+
+const claim = (fence: string) => `select c.* from banyan_claim($1, $2) c where ${onceAtFirst(fence)}`;
+
+/* Guarded by the attempt: a relay whose lease ran out must not undo what another one did since. The state is asked for
+   in a way that the index of what is due does not match: it would be read from end to end, 45 ms with 100,000 rows. */
 const settle = (fence: string) => `
   update outbox o set state = u.state, due_at = now() + u.delay * interval '1 ms', attempts = o.attempts - u.uncounted, last_error = u.error
-  from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[], $7::text[]) as u(event_id, subscriber, attempts, state, delay, uncounted, error), ${fence}
-  where o.event_id = u.event_id and o.subscriber = u.subscriber and o.attempts = u.attempts and o.state = 'pending'`;
+  from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[], $7::text[]) as u(event_id, subscriber, attempts, state, delay, uncounted, error)
+  where o.event_id = u.event_id and o.subscriber = u.subscriber and o.attempts = u.attempts and o.state not in ('done', 'parked')
+    and ${onceAtFirst(fence)}`;
 
 interface Outcome {
   row: Row;

@@ -45,8 +45,32 @@ create table outbox (
   last_error text,
   primary key (event_id, subscriber)
 );
-create index outbox_due on outbox (due_at) where state = 'pending';
+create index outbox_due on outbox (due_at, version) where state = 'pending';
 create index outbox_parked on outbox (event_id) where state = 'parked';
+-- Every row is changed twice and then never again.
+alter table outbox set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
+
+-- Takes what is due, the oldest first, out of the others' reach until the lease is over. By state, never by "id above the
+-- last one": transactions commit out of order. Without bitmap scans, because what the planner believes of a
+-- table that is empty most of the time is wrong when it matters: it sorted a backlog of 100,000 for every claim (60 ms),
+-- and read the index entries of all that was done since the last vacuum.
+create function banyan_claim(batch integer, lease_ms integer) returns table (
+  event_id uuid, subscriber text, type text, aggregate text, version bigint, previous uuid, data jsonb, traceparent text,
+  occurred_at timestamptz, attempts integer, previous_state text
+) language plpgsql volatile set enable_bitmapscan = off set enable_seqscan = off as $$
+#variable_conflict use_column
+begin
+  return query
+  with due as (
+    select event_id, subscriber from outbox
+    where state = 'pending' and due_at <= now() order by due_at, version limit batch for update skip locked
+  )
+  update outbox o set due_at = now() + lease_ms * interval '1 ms', attempts = o.attempts + 1
+  from due d
+  where o.event_id = d.event_id and o.subscriber = d.subscriber
+  returning o.event_id, o.subscriber, o.type, o.aggregate, o.version, o.previous, o.data, o.traceparent, o.occurred_at,
+    o.attempts, (select p.state from outbox p where p.event_id = o.previous and p.subscriber = o.subscriber);
+end $$;
 
 -- Last version and last event per subscriber of each aggregate. Its row lock makes version order commit order.
 create table outbox_head (
@@ -72,9 +96,11 @@ begin
   ),
   head as (
     insert into outbox_head as h (aggregate, version, last)
-    select e.aggregate, count(*),
-      coalesce((select jsonb_object_agg(l.name, l.id) from latest l where l.aggregate = e.aggregate), '{}')
-    from event e group by e.aggregate order by e.aggregate
+    select e.aggregate, count(*), coalesce(l.by_name, '{}')
+    from event e
+    -- Joined, not looked up per aggregate: that was quadratic, 150 ms for 1,000 events of 1,000 aggregates.
+    left join (select aggregate, jsonb_object_agg(name, id) as by_name from latest group by aggregate) l using (aggregate)
+    group by e.aggregate, l.by_name order by e.aggregate
     on conflict (aggregate) do update
       set version = h.version + excluded.version, last = h.last || excluded.last, before = h.last
     returning aggregate, version, before
