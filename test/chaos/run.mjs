@@ -1,0 +1,214 @@
+// The app is killed at random instants, again and again, while customers buy. Afterwards nothing may be missing and
+// nothing may be there twice.
+//   npm run chaos -- --kills=60 --orders=2000 --seed=42
+import { mkdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import build from '../../tools/build.mjs';
+import { figure, median, options, quantile, randomFrom, table } from '../support/report.mjs';
+
+const given = options(
+  {
+    seed: Math.floor(Math.random() * 2 ** 31),
+    kills: 60,
+    orders: 2_000,
+    customers: 24,
+    /** Mean time that the app lives, ms. */
+    every: 1_500,
+    /** Longest run, and longest wait for rest after the load, s. */
+    limit: 470,
+    rest: 150,
+    keep: false,
+    build: true,
+  },
+  process.argv.slice(2),
+);
+if (given.build) await build();
+const { STAFF, shopOn, startPostgres } = await import('../support/shop.mjs');
+const { Assassin } = await import('./assassin.mjs');
+const { Book, Customer } = await import('./customer.mjs');
+const { Caller } = await import('./http.mjs');
+const { Verdict } = await import('./verdict.mjs');
+
+const SCARCE = 5;
+const SCARCE_UNITS = 60;
+const PLENTY_UNITS = 1_000_000;
+
+const began = performance.now();
+const seconds = () => (performance.now() - began) / 1_000;
+const say = (text) => console.log(`${seconds().toFixed(0).padStart(4)} s  ${text}`);
+const late = () => seconds() > given.limit;
+/* First nobody begins anything new; only a run that takes too long leaves requests without an answer. */
+let closing = false;
+const isOver = () => closing || late();
+
+console.log(`seed ${given.seed}: ${given.kills} kills, ${given.orders} orders, ${given.customers} customers`);
+// The app is what gets killed, not Postgres, so what Postgres has said is there need not survive a power cut.
+const postgres = await startPostgres('chaos', ['fsync=off']);
+mkdirSync(postgres.stateDir, { recursive: true });
+let shop;
+let verdict;
+let failed = true;
+const stopAll = async () => {
+  closing = true;
+  await verdict?.close();
+  await shop?.stop();
+  await postgres.stop({ keep: given.keep });
+};
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => void stopAll().then(() => process.exit(130)));
+
+try {
+  failed = !(await main());
+} catch (error) {
+  console.error(error);
+} finally {
+  await stopAll();
+}
+process.exit(failed ? 1 : 0);
+
+async function main() {
+  const random = randomFrom(given.seed);
+  const databaseUrl = await postgres.database('banyan_chaos');
+  shop = await shopOn({
+    databaseUrl,
+    stateDir: postgres.stateDir,
+    settings: {
+      BANYAN_CARRIER_DISPATCH_MS: '500',
+      BANYAN_CARRIER_DELIVERY_MS: '500',
+      PSP_TIMEOUT_MS: '400',
+      PSP_HANG_MS: '5000',
+      PSP_3DS_AUTO_MS: '300',
+    },
+  });
+  const book = new Book();
+  shop.app.onCrash = (how) => book.wrong(`the app ended by itself (${how}), see ${shop.app.log}`);
+  shop.psp.onCrash = (how) => book.wrong(`the simulator ended by itself (${how}), see ${shop.psp.log}`);
+  say(`the shop answers after ${figure(await shop.start())} ms, with an empty database`);
+
+  verdict = new Verdict(databaseUrl, book);
+  const { goods, stock } = await fillShelves(random, book);
+  // Neither runs far ahead of the other, so that every kill meets load.
+  const ordersPerKill = given.orders / given.kills;
+  const mayOrder = () => book.orders.size < given.orders && book.orders.size <= (assassin.kills + 1.5) * ordersPerKill;
+  const mayKill = () => book.orders.size >= (assassin.kills - 1) * ordersPerKill;
+  const assassin = new Assassin({
+    shop,
+    random: randomFrom(given.seed + 1),
+    kills: given.kills,
+    every: given.every,
+    mayKill,
+  });
+  const customers = [];
+  for (let i = 0; i < given.customers; i++)
+    customers.push(
+      await Customer.register(i, {
+        shop,
+        random: randomFrom(given.seed + 100 + i),
+        giveUp: late,
+        isOver,
+        book,
+        goods,
+        mayOrder,
+      }),
+    );
+  say(`${customers.length} customers, ${goods.plenty.length} products, ${SCARCE} of them scarce`);
+
+  const progress = setInterval(
+    () =>
+      say(
+        `${assassin.kills} kills, ${book.orders.size} orders, sent again ${sum(Caller.resent)}, violations ${book.violations.size}`,
+      ),
+    5_000,
+  );
+  const loadBegan = seconds();
+  const buying = customers.map((customer) => customer.shop());
+  await Promise.all([assassin.work(isOver), untilOrdered(book)]);
+  closing = true;
+  // What has begun is brought to its end: a client never leaves without knowing.
+  await Promise.all(buying);
+  clearInterval(progress);
+  const loadSeconds = seconds() - loadBegan;
+  say(`load over: ${assassin.kills} kills, ${book.orders.size} orders; waiting until nothing moves`);
+  const rested = await rest();
+
+  const outcome = await verdict.reach({ stock, journal: shop.journal });
+  const stats = await (await fetch(`${shop.pspUrl}/stats`)).json();
+  if (stats.duplicates.length > 0) verdict.violations.push(`the provider reports double charges: ${stats.duplicates}`);
+  const code = await shop.app.stop();
+  if (code !== 0) verdict.violations.push(`the app did not stop in order (${code})`);
+  if (assassin.kills < given.kills) verdict.violations.push(`only ${assassin.kills} of ${given.kills} kills in time`);
+  if (outcome.orders < given.orders)
+    verdict.violations.push(`only ${outcome.orders} of ${given.orders} orders in time`);
+  const violations = [
+    ...[...book.violations].map(([text, times]) => `${text} (${times} times)`),
+    ...verdict.violations,
+  ];
+
+  console.log(
+    `\n${table(
+      ['what', 'figure'],
+      [
+        ['seed', given.seed],
+        ['kills of the app (while it started)', `${assassin.kills} (${assassin.killsWhileStarting})`],
+        ["kills of the provider's simulator", assassin.pspKills],
+        ['outage, p50 / p99 ms', `${figure(median(assassin.outages))} / ${figure(quantile(assassin.outages, 0.99))}`],
+        ['orders answered 201', book.orders.size],
+        ['delivered / rejected / cancelled', `${outcome.delivered} / ${outcome.rejected} / ${outcome.cancelled}`],
+        ['asked again with the same key, same answer', book.replays],
+        ['sent again: connection / 503 / in progress', Object.values(Caller.resent).join(' / ')],
+        ['load, s', figure(loadSeconds)],
+        ['until nothing moved, s', figure(rested)],
+        ['whole run, s', figure(seconds())],
+        ['violations', violations.length],
+      ],
+    )}`,
+  );
+  for (const violation of violations) console.log(`VIOLATION: ${violation}`);
+  console.log(
+    violations.length === 0
+      ? 'Nothing is missing, and nothing is there twice.'
+      : `Again: npm run chaos -- --seed=${given.seed}`,
+  );
+  return violations.length === 0;
+}
+
+async function fillShelves(random, book) {
+  const staff = new Caller(shop.url, { random, giveUp: late, complain: (text) => book.wrong(text) });
+  staff.token = (await staff.call('POST', '/v1/auth/login', { body: STAFF })).json.accessToken;
+  const { items } = (await staff.call('GET', '/v1/products?limit=100')).json;
+  const skus = items.filter(({ price }) => price.currency === 'EUR').map(({ sku }) => sku);
+  const goods = { scarce: skus.slice(0, SCARCE), plenty: skus.slice(SCARCE) };
+  const stock = new Map();
+  for (const sku of skus) {
+    const onHand = goods.scarce.includes(sku) ? SCARCE_UNITS : PLENTY_UNITS;
+    const answer = await staff.call('PUT', `/v1/stock/${sku}`, { body: { onHand } });
+    if (answer?.status !== 200) throw new Error(`no stock: ${answer?.text}`);
+    stock.set(sku, onHand);
+  }
+  // Carts take what their own copy of the catalogue knows; it is fed by events.
+  while (Object.keys(await verdict.stillMoving()).length > 0 && !late()) await sleep(100);
+  return { goods, stock };
+}
+
+async function untilOrdered(book) {
+  while (!isOver() && book.orders.size < given.orders) await sleep(50);
+}
+
+/** Waits until nothing moves any more, at most `--rest` seconds; answers how long it took. */
+async function rest() {
+  const from = seconds();
+  for (let told = from; seconds() - from < given.rest;) {
+    const left = await verdict.stillMoving();
+    if (Object.keys(left).length === 0) return seconds() - from;
+    if (seconds() - told > 10) {
+      told = seconds();
+      say(`still moving: ${JSON.stringify(left)}`);
+    }
+    await sleep(250);
+  }
+  verdict.violations.push(`still moving after ${given.rest} s: ${JSON.stringify(await verdict.stillMoving())}`);
+  return NaN;
+}
+
+function sum(counts) {
+  return Object.values(counts).reduce((total, count) => total + count, 0);
+}
