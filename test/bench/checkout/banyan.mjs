@@ -60,7 +60,8 @@ export async function banyan({ postgres, products, users, execArgv = [] }) {
     pids: [shop.app.pid, shop.psp.pid],
     reader: () => new Connection(shop.url),
     read: (connection, random) => connection.expect(200, 'GET', `/v1/products/${random.one(ids)}`),
-    keys: (connection) => connection.expect(200, 'GET', '/.well-known/jwks.json'),
+    /** Routed, admitted, checked and refused: all that the host does, and neither bus nor database. */
+    refused: (connection) => connection.expect(400, 'GET', '/v1/products/none'),
     async buyer(i) {
       const connection = new Connection(shop.url);
       connection.headers = { authorization: tokens[i] };
