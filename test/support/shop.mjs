@@ -26,7 +26,7 @@ export async function startPostgres(name, settings = []) {
     /** A new, empty database; its URL. */
     async database(database) {
       await onServer(server.url, `drop database if exists ${database} with (force)`, `create database ${database}`);
-      return Object.assign(new URL(server.url), { pathname: `/${database}` }).href;
+      return Object.assign(new URL(server.localUrl), { pathname: `/${database}` }).href;
     },
     async stop({ keep = false } = {}) {
       await server.stop();

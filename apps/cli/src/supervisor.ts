@@ -121,7 +121,7 @@ export class Supervisor {
   private async startDatabase(): Promise<string> {
     const { database, stateDir } = this.config;
     if (!database.url) await this.startPostgres();
-    const adminUrl = database.url ?? (this.postgres as EmbeddedPostgres).url;
+    const adminUrl = database.url ?? (this.postgres as EmbeddedPostgres).localUrl;
     this.databases = await ensureContextDatabases({
       adminUrl,
       contexts: contracts.map(({ name }) => name),
@@ -240,7 +240,9 @@ export class Supervisor {
       version: 1,
       processes,
       urls: this.urls,
-      databases: Object.fromEntries(Object.entries(this.databases).map(([name, url]) => [name, { monolith: url }])),
+      databases: Object.fromEntries(
+        Object.entries(this.databases).map(([name, url]) => [name, { monolith: this.forOthers(url) }]),
+      ),
     };
     this.writing = this.writing.then(() => writeRuntime(this.config.stateDir, runtime));
   }
@@ -248,6 +250,13 @@ export class Supervisor {
   /** What a child may take: its running requests, and 12 s for the phases after them (platform/telemetry, shutdown). */
   private get stopLimitMs(): number {
     return this.config.http.shutdownMs + 13_000;
+  }
+
+  /** What runtime.json says of a database: others may not know how to name a socket file in a URL. */
+  private forOthers(databaseUrl: string): string {
+    const url = new URL(databaseUrl);
+    if (this.postgres) url.searchParams.delete('host');
+    return url.href;
   }
 
   private charge(done: boolean): void {

@@ -45,6 +45,9 @@ it('starts, keeps its data and its password over a restart, and stops', async ()
   const first = await start();
   await ask(first.url, 'create table kept as select 1 as one');
   expect(await ask(first.url, 'show wal_level')).toEqual([{ wal_level: 'logical' }]);
+  const how = 'select inet_client_addr() is null as by_socket';
+  expect(await ask(first.url, how)).toEqual([{ by_socket: false }]);
+  expect(await ask(first.localUrl, how)).toEqual([{ by_socket: first.localUrl !== first.url }]);
   await first.stop();
   expect(alive(first.pid)).toBe(false);
   expect((await stat(join(stateDir, 'postgres.json'))).mode & 0o777).toBe(0o600);

@@ -41,7 +41,6 @@ interface Server extends ProcessId {
 
 const SETTINGS = [
   'listen_addresses=127.0.0.1',
-  'unix_socket_directories=', // TCP alone: a socket's path may be too long, or closed to the server's account
   'wal_level=logical',
   'max_connections=200',
   'max_replication_slots=32',
@@ -66,6 +65,11 @@ export class EmbeddedPostgres {
   private constructor(
     /** The superuser's URL. */
     readonly url: string,
+    /**
+     * The same through a socket file in the data folder, where it can be had: a query costs a third less CPU than through
+     * TCP (35 against 53 us here). A reader that does not know the parameter `host` gets TCP.
+     */
+    readonly localUrl: string,
     readonly port: number,
     readonly pid: number,
     private readonly files: Files,
@@ -96,7 +100,8 @@ export class EmbeddedPostgres {
         });
       }
 
-      const settings = [...SETTINGS, ...(options.settings ?? [])];
+      const socketDir = socketDirFor(dataDir);
+      const settings = [...SETTINGS, `unix_socket_directories=${socketDir}`, ...(options.settings ?? [])];
       const ending = { told: false };
       let server = await runningServer(dataDir);
       const outdated = state.settings?.join() !== settings.join();
@@ -118,7 +123,8 @@ export class EmbeddedPostgres {
         holders: [...state.holders, await thisProcess()],
       });
       const url = `postgres://postgres:${password}@127.0.0.1:${server.port}/postgres`;
-      return new EmbeddedPostgres(url, server.port, server.pid, files, ending);
+      const localUrl = socketDir ? `${url}?host=${encodeURIComponent(socketDir)}` : url;
+      return new EmbeddedPostgres(url, localUrl, server.port, server.pid, files, ending);
     });
   }
 
@@ -135,6 +141,12 @@ export class EmbeddedPostgres {
       if (server && state.dataDir) await stopServer(server, state.dataDir);
     });
   }
+}
+
+/** Where the socket file goes, or '': a path of more than 103 characters is none for a socket, and Windows has none. */
+function socketDirFor(dataDir: string): string {
+  const fits = join(dataDir, '.s.PGSQL.65535').length <= 103 && /^[\w./-]+$/.test(dataDir);
+  return process.platform !== 'win32' && fits ? dataDir : '';
 }
 
 type Files = ReturnType<typeof filesIn>;

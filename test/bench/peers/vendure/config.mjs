@@ -4,7 +4,7 @@ import { DefaultLogger, LogLevel, dummyPaymentHandler } from '@vendure/core';
 export const ADMIN = { identifier: 'bench-admin', password: 'bench-admin-local' };
 
 export function configOf({ databaseUrl, port }, synchronize = false) {
-  const { hostname, port: databasePort, username, password, pathname } = new URL(databaseUrl);
+  const { hostname, port: databasePort, username, password, pathname, searchParams } = new URL(databaseUrl);
   return {
     apiOptions: { port, hostname: '127.0.0.1', adminApiPath: 'admin-api', shopApiPath: 'shop-api' },
     authOptions: { tokenMethod: ['bearer'], superadminCredentials: ADMIN, cookieOptions: { secret: 'bench' } },
@@ -12,7 +12,8 @@ export function configOf({ databaseUrl, port }, synchronize = false) {
       type: 'postgres',
       synchronize,
       logging: false,
-      host: hostname,
+      // The socket file that ours uses too, when there is one.
+      host: searchParams.get('host') ?? hostname,
       port: Number(databasePort),
       username,
       password: decodeURIComponent(password),
