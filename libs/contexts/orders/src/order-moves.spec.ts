@@ -1,5 +1,5 @@
-import type { AnyEvent } from '@banyan/kernel';
-import type { CommandContext } from '@banyan/messaging';
+import { type AnyEvent, anonymous } from '@banyan/kernel';
+import { type CommandContext, newScope, runInScope } from '@banyan/messaging';
 import { describe, expect, it } from 'vitest';
 import { IllegalMove, type OrderStatus } from './domain/order.js';
 import { OrderMoves } from './order-moves.js';
@@ -28,6 +28,16 @@ describe('Moving an order', () => {
       ['orders.OrderDelivered', 'o1', order],
       'o1 changed',
     ]);
+  });
+
+  it('wakes those who wait only once it has been committed', async () => {
+    const { moves, ctx, happened } = given('pending');
+    const committed: (() => void)[] = [];
+    const scope = { ...newScope(anonymous), afterCommit: (fn: () => void) => void committed.push(fn) };
+    await runInScope(scope, () => moves.move('o1', { type: 'confirm' }, ctx));
+    expect(happened).toEqual([['orders.OrderConfirmed', 'o1', { ...order, total: { amount: 5, currency: 'EUR' } }]]);
+    for (const fn of committed) fn();
+    expect(happened.at(-1)).toBe('o1 changed');
   });
 
   it('publishes nothing when it is so already', async () => {

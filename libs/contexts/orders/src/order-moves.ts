@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { orders } from '@banyan/contracts';
-import type { CommandContext } from '@banyan/messaging';
+import { type CommandContext, currentScope } from '@banyan/messaging';
 import { type OrderCommand, type OrderFact, acceptedFrom, decide, outcomeOf } from './domain/order.js';
 import { OrderWatch } from './order-watch.js';
 import { type Found, OrdersStore, type Progress } from './orders.store.js';
@@ -26,7 +26,11 @@ export class OrderMoves {
     );
     if (!found) throw new Error(`There is no order ${orderId}`);
     for (const fact of decide(found.was, command)) publish(fact, orderId, found, shown, ctx);
-    this.watch.changed(orderId);
+    // Whoever waits reads again at once, so not before there is something new to read.
+    const tell = () => this.watch.changed(orderId);
+    const afterCommit = currentScope()?.afterCommit;
+    if (afterCommit) afterCommit(tell);
+    else tell();
   }
 
   /** Shows news of an order's payment or shipment. */

@@ -3,9 +3,6 @@ import { Injectable, type OnModuleDestroy } from '@nestjs/common';
 /** How long a change made by another process may stay unseen, ms. */
 const POLL = 250;
 
-/* Told of a change, a waiter may look before it has been committed: then it looks again soon, and ever less often. */
-const AFTER_NEWS = 2;
-
 interface Waiter {
   news: boolean;
   wake?: () => void;
@@ -17,7 +14,7 @@ export class OrderWatch implements OnModuleDestroy {
   readonly #waiters = new Map<string, Set<Waiter>>();
   #closing = false;
 
-  /** Wakes those who wait for the order. Called inside the transaction that changes it; waking for nothing is harmless. */
+  /** Wakes those who wait for the order. To be called once its change has been committed; waking for nothing is harmless. */
   changed(orderId: string): void {
     for (const waiter of this.#waiters.get(orderId) ?? []) {
       waiter.news = true;
@@ -40,12 +37,11 @@ export class OrderWatch implements OnModuleDestroy {
     const wake = () => waiter.wake?.();
     signal?.addEventListener('abort', wake, { once: true });
     try {
-      for (let pause = POLL; ;) {
+      for (;;) {
         const answer = await read();
         const left = end - performance.now();
         if (ready(answer) || left <= 0 || signal?.aborted || this.#closing) return answer;
-        await this.#pause(waiter, Math.min(pause, left));
-        pause = waiter.news ? AFTER_NEWS : Math.min(POLL, pause * 2);
+        await this.#pause(waiter, Math.min(POLL, left));
         waiter.news = false;
       }
     } finally {
