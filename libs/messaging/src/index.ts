@@ -17,5 +17,5 @@ export { LoopbackPlacement } from './loopback.js';
 export { MessagingModule, type MessagingOptions } from './messaging.module.js';
 export { type Decision, type Placement, type RemoteTransport, allLocal } from './placement.js';
 export { type SagaDefinition, type SagaStep, type StepResult, defineSaga, done, wait } from './saga.js';
-export { Sagas } from './saga-runner.js';
+export { Sagas } from './sagas.js';
 export { currentScope, newScope, runInScope } from './scope.js';

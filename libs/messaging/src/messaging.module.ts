@@ -21,7 +21,8 @@ import { Loopback, LoopbackPlacement } from './loopback.js';
 import { type Placement, allLocal } from './placement.js';
 import { type Deliver, Relay, type RelayOptions, relayDefaults } from './relay.js';
 import type { SagaDefinition } from './saga.js';
-import { SagaRunner, Sagas } from './saga-runner.js';
+import { SagaRunner } from './saga-runner.js';
+import { Sagas } from './sagas.js';
 import { type Side, UnitOfWork } from './unit-of-work.js';
 
 export interface MessagingOptions {
@@ -39,9 +40,7 @@ const PLACEMENT = Symbol('banyan.placement');
 
 /** One context as this process hosts it. */
 interface Hosted {
-  contract: AnyContract;
   unit: UnitOfWork;
-  inbox?: Inbox;
   relay: Relay;
   sagas: SagaRunner;
 }
@@ -54,6 +53,7 @@ interface Hosted {
 export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, BeforeApplicationShutdown {
   readonly #hosted = new Map<string, Hosted>();
   readonly #inboxes = new Map<string, Inbox>();
+  readonly #subscribersOf: (event: string) => readonly string[];
   #stopTidying: (() => void) | undefined;
 
   static forRoot(options: MessagingOptions): DynamicModule {
@@ -89,7 +89,9 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     private readonly discovery: DiscoveryService,
     private readonly scanner: MetadataScanner,
     private readonly reflector: Reflector,
-  ) {}
+  ) {
+    this.#subscribersOf = subscribersIn(options.contracts);
+  }
 
   onModuleInit(): void {
     const found = this.#discover();
@@ -129,9 +131,9 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     checkSubscriptions(contract, reactions);
 
     const active = () => this.placement.decide(name, 'job').at === 'local';
-    const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf(), () => hosted.relay.wake());
+    const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf, () => hosted.relay.wake());
     const relay = new Relay(unit, this.#deliver, { ...relayDefaults, ...this.options.relay }, active);
-    const hosted: Hosted = { contract, unit, relay, sagas: new SagaRunner(unit, db, undefined, active) };
+    const hosted: Hosted = { unit, relay, sagas: new SagaRunner(unit, undefined, active) };
     this.#hosted.set(name, hosted);
     this.bus.serve(new Endpoint(contract, server, unit));
     this.sagas.add(hosted.sagas);
@@ -146,13 +148,6 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     if (where.at === 'hold' || !inbox) throw new Error(`${subscriber} takes no events just now`);
     return inbox.receive(events);
   };
-
-  #subscribersOf(): (event: string) => readonly string[] {
-    const map = new Map<string, string[]>();
-    for (const { name, subscribes } of this.options.contracts)
-      for (const event of subscribes) map.set(event, [...(map.get(event) ?? []), name]);
-    return (event) => map.get(event) ?? [];
-  }
 
   #discover() {
     const servers: { contract: AnyContract; instance: object }[] = [];
@@ -188,4 +183,11 @@ function checkSubscriptions(contract: AnyContract, reactions: readonly Reaction[
     throw new Error(
       `${contract.name} declares subscriptions [${declared.join(', ')}] but reacts to [${written.join(', ')}]`,
     );
+}
+
+function subscribersIn(contracts: readonly AnyContract[]): (event: string) => readonly string[] {
+  const map = new Map<string, string[]>();
+  for (const { name, subscribes } of contracts)
+    for (const event of subscribes) map.set(event, [...(map.get(event) ?? []), name]);
+  return (event) => map.get(event) ?? [];
 }

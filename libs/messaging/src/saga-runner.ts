@@ -1,8 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { DomainError, newId, system } from '@banyan/kernel';
-import type { Database } from '@banyan/platform/database';
 import { currentTraceparent, metrics, withRemoteParent, withSpan } from '@banyan/platform/telemetry';
-import type { CommandContext } from './handlers.js';
 import {
   type SagaDefinition,
   type SagaInput,
@@ -69,7 +67,6 @@ export class SagaRunner {
 
   constructor(
     readonly unit: UnitOfWork,
-    private readonly db: Database,
     private readonly options: SagaOptions = sagaDefaults,
     private readonly active: () => boolean = () => true,
   ) {
@@ -84,7 +81,7 @@ export class SagaRunner {
   start(): void {
     this.#stopped = false;
     metrics.watchSagas(this.unit.context, async () => {
-      const { rows } = await this.db.query<{ saga: string; state: string; count: number }>(
+      const { rows } = await this.unit.db.query<{ saga: string; state: string; count: number }>(
         `select type as saga, state, count(*) as count from saga
          where state not in ('completed', 'compensated', 'cancelled') group by type, state`,
       );
@@ -379,34 +376,4 @@ function stepOf(definition: SagaDefinition<Data>, state: SagaState): SagaStep<Da
   const step = 'step' in state ? definition.steps.find(({ name }) => name === state.step) : undefined;
   if (!step) throw new Error(`${definition.name} has no step for ${formatState(state)}`);
   return step;
-}
-
-/** Sagas as a context's handlers see them. All three write in the current transaction. */
-export class Sagas {
-  readonly #runners = new Map<string, SagaRunner>();
-
-  add(runner: SagaRunner): void {
-    this.#runners.set(runner.unit.context, runner);
-  }
-
-  /** Begins a saga; it runs as soon as the transaction has committed. */
-  async start<D extends object>(name: string, id: string, data: D, ctx: CommandContext): Promise<void> {
-    this.#of(name).begin(name, id, data as Data, ctx as WritingContext);
-  }
-
-  /** Tells a waiting step how it went. A signal that comes early is kept. */
-  signal(name: string, id: string, step: string, signal: Signal, ctx: CommandContext): Promise<void> {
-    return this.#of(name).signal(name, id, step, signal, ctx as WritingContext);
-  }
-
-  /** Ends the saga without compensation. */
-  cancel(name: string, id: string, ctx: CommandContext): Promise<void> {
-    return this.#of(name).cancel(name, id, ctx as WritingContext);
-  }
-
-  #of(name: string): SagaRunner {
-    const runner = this.#runners.get(name.split('.')[0]!);
-    if (!runner) throw new Error(`Nothing runs the saga ${name} in this process`);
-    return runner;
-  }
 }

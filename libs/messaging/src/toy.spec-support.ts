@@ -9,7 +9,7 @@ import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
 import type { CommandContext, EventOf, Handlers, JobContext, QueryContext } from './handlers.js';
 import { MessagingModule, type MessagingOptions } from './messaging.module.js';
 import { type SagaStep, defineSaga } from './saga.js';
-import { Sagas } from './saga-runner.js';
+import { Sagas } from './sagas.js';
 
 /* Two toy contexts in the schemas of two real ones: `inventory` counts, `orders` listens and runs a saga. */
 
