@@ -35,7 +35,13 @@ describe.each(placements)('A reservation that expires, %s', (placement) => {
     const quick = await shop.guest();
     const id = await quick.buy(sku);
     await quick.until(id, 'confirmed');
-    await new Promise((resolve) => setTimeout(resolve, 400)); // the reservation's time is over
+    await eventually(async () => {
+      const [hold] = await shop.sql<{ over: boolean }>(
+        'select expires_at < now() as over from inventory.reservation where order_id = $1',
+        [id],
+      );
+      return hold?.over === true;
+    });
     await shop.wake('inventory.expire-reservations');
     await shop.ship(quick, id);
     await everythingAddsUp(shop);
