@@ -19,12 +19,14 @@ const mayImport = {
   'type:platform': ['type:platform', 'type:kernel'],
   'type:messaging': ['type:messaging', 'type:platform', 'type:kernel'],
   ...Object.fromEntries(contexts.map((name) => [`context:${name}`, [`context:${name}`, ...foundation]])),
+  'type:extraction': ['type:extraction', 'type:messaging', 'type:platform', 'type:kernel'],
+  'type:replication': ['type:replication', 'type:platform', 'type:kernel'],
   'type:testing': [...foundation, ...contexts.map((name) => `context:${name}`)],
 };
 
 const specs = ['**/*.spec.ts', '**/*.spec-support.ts'];
 const tooling = ['tools/**', 'test/**', '*.config.{ts,mjs}', 'libs/testing/**', ...specs];
-const typescript = ['libs/**/*.ts', 'apps/**/*.ts', 'test/**/*.ts', '*.config.ts'];
+const typescript = ['libs/**/*.ts', 'apps/**/*.ts', 'proxy/**/*.ts', 'test/**/*.ts', '*.config.ts'];
 
 const unrepeatable =
   'Use ctx.newId() and ctx.now: a handler that is run again must make the same ids at the same time.';
@@ -101,7 +103,7 @@ export default tseslint.config(
   },
   {
     // Boundaries between projects, by the tags in each package.json.
-    files: ['libs/**/*.ts', 'apps/**/*.ts'],
+    files: ['libs/**/*.ts', 'apps/**/*.ts', 'proxy/**/*.ts'],
     plugins: { '@nx': nx },
     rules: {
       '@nx/enforce-module-boundaries': [
@@ -119,7 +121,7 @@ export default tseslint.config(
             { sourceTag: 'type:app', notDependOnLibsWithTags: ['type:app'] },
           ],
           // The testing library stands on what it helps to test: a circle only between a library and its specs.
-          ignoredCircularDependencies: ['kernel', 'contracts', 'messaging', 'platform', ...contexts].map((name) => [
+          ignoredCircularDependencies: ['kernel', 'contracts', 'messaging', 'platform', 'extraction', 'replication', ...contexts].map((name) => [
             `@banyan/${name}`,
             '@banyan/testing',
           ]),

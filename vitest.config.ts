@@ -10,7 +10,7 @@ export default defineConfig({
   resolve: { conditions: ['source'] },
   ssr: { resolve: { conditions: ['source'] } },
   test: {
-    include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/**/*.spec.ts'],
+    include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'proxy/**/*.spec.ts', 'test/**/*.spec.ts'],
     globalSetup: ['tools/generate.mjs', 'libs/testing/src/global-setup.ts'],
     pool: 'forks',
     testTimeout: 30_000,

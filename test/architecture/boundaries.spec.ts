@@ -8,9 +8,12 @@ const table: ImportTable = {
   contracts: ['kernel'],
   platform: ['kernel'],
   messaging: ['platform', 'kernel'],
+  extraction: ['messaging', 'platform', 'kernel'],
+  replication: ['platform', 'kernel'],
   'contexts/*': ['contracts', 'messaging', 'platform', 'kernel'],
   testing: ['contexts/*', 'contracts', 'messaging', 'platform', 'kernel'],
-  'apps/*': ['contexts/*', 'contracts', 'messaging', 'platform', 'kernel'],
+  'apps/*': ['contexts/*', 'extraction', 'replication', 'contracts', 'messaging', 'platform', 'kernel'],
+  proxy: ['extraction', 'contracts', 'platform', 'kernel'],
 };
 
 const banyan = SourceGraph.read();

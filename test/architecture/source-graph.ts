@@ -36,7 +36,7 @@ export class SourceGraph {
   static read(): SourceGraph {
     const texts = new Map<string, string>();
     const doors: Doors = new Map();
-    for (const top of ['libs', 'apps'])
+    for (const top of ['libs', 'apps', 'proxy'])
       for (const path of walk(top)) {
         if (path.endsWith('/package.json')) addDoors(doors, path);
         else if (/\.tsx?$/.test(path)) texts.set(path, readFileSync(join(root, path), 'utf8'));
@@ -90,6 +90,7 @@ export class SourceGraph {
 /** `libs/contexts/orders/src/x.ts` is of `contexts/orders`, `libs/kernel/src/x.ts` of `kernel`, `apps/cli/…` of `apps/cli`. */
 export function projectOf(path: string): string {
   const [top, first, second] = path.split('/');
+  if (top === 'proxy') return top;
   if (top === 'apps') return `apps/${first}`;
   return first === 'contexts' ? `contexts/${second}` : (first ?? '');
 }

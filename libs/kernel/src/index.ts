@@ -1,6 +1,15 @@
 export { Actor, Role, actorKey, anonymous, hasRole, system } from './actor.js';
 export { type Clock, systemClock } from './clock.js';
 export {
+  type ConsistencyToken,
+  type ConsistencyTokens,
+  type Side,
+  formatTokens,
+  laterToken,
+  lsnNumber,
+  parseTokens,
+} from './consistency.js';
+export {
   type AnyCommand,
   type AnyContract,
   type AnyEvent,

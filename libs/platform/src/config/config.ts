@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import type { Side } from '@banyan/kernel';
 import { z } from 'zod';
 
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -45,7 +46,31 @@ const environment = z.object({
   BANYAN_MAX_REQUESTS_PER_SOCKET: z.coerce.number().int().min(0).default(10_000),
   BANYAN_SHUTDOWN_MS: ms.default(10_000),
 
+  MONOLITH_PORT: port.default(3_000),
+  RPC_PORT: port.default(3_001),
+  RPC_HOST: z.string().default('127.0.0.1'),
+  SERVICE_PORTS_FROM: port.default(3_101),
+  CONTROL_PORT: port.default(8_090),
+  CONTROL_HOST: z.string().default('127.0.0.1'),
+  CONTROL_URL: httpUrl.optional(),
+  BANYAN_OPERATOR_TOKEN: secret.optional(),
+  BANYAN_CLIENT_TOKEN: secret.optional(),
+  BANYAN_CONTEXT: z.string().min(1).optional(),
+  BANYAN_RUNTIME: z.enum(['processes', 'kubernetes']).default('processes'),
+  BANYAN_NAMESPACE: z.string().min(1).default('banyan'),
+  BANYAN_HOLD_MS: ms.default(2_000),
+  BANYAN_WAL_KEEP_MB: count.default(2_048),
+  BANYAN_FAIL_POINTS: z.string().optional(),
+  UNLEASH_URL: httpUrl.optional(),
+  UNLEASH_API_TOKEN: z.string().min(1).optional(),
+  UNLEASH_ADMIN_TOKEN: z.string().min(1).optional(),
+  UNLEASH_PROJECT: z.string().min(1).default('default'),
+  UNLEASH_ENVIRONMENT: z.string().min(1).default('development'),
+  BANYAN_FLAGS_REFRESH_MS: ms.default(1_000),
+
   DATABASE_URL: databaseUrl.optional(),
+  BANYAN_DATABASE_URL_MONOLITH: databaseUrl.optional(),
+  BANYAN_DATABASE_URL_SERVICE: databaseUrl.optional(),
   BANYAN_DB_POOL_SIZE: count.max(500).default(10),
   BANYAN_DB_CONNECT_TIMEOUT_MS: ms.default(5_000),
   BANYAN_DB_STATEMENT_TIMEOUT_MS: ms.default(15_000),
@@ -78,12 +103,15 @@ const environment = z.object({
   BANYAN_RESERVATION_MS: ms.default(15 * 60_000),
 });
 
-const contextUrl = /^([A-Z][A-Z0-9]*)_DATABASE_URL$/;
+const contextUrl = /^([A-Z][A-Z0-9]*?)(_SERVICE)?_DATABASE_URL$/;
 
 /** The settings of one process, read once. Inject it by this class. */
 export class Config {
   readonly http;
   readonly database;
+  readonly rpc;
+  readonly extraction;
+  readonly flags;
   readonly telemetry;
   readonly auth;
   readonly payments;
@@ -95,7 +123,10 @@ export class Config {
   /** Put the demo catalogue and accounts in? Only if asked for, or with the embedded database. */
   readonly seed: boolean;
 
-  constructor(env: z.output<typeof environment>, contextDatabaseUrls: Readonly<Record<string, string>>) {
+  constructor(
+    env: z.output<typeof environment>,
+    contextDatabaseUrls: Readonly<Record<Side, Readonly<Record<string, string>>>>,
+  ) {
     this.stateDir = resolve(env.BANYAN_STATE_DIR);
     this.seed = env.BANYAN_SEED ?? env.DATABASE_URL === undefined;
     this.http = {
@@ -122,12 +153,48 @@ export class Config {
     this.database = {
       /** Undefined: the embedded Postgres under the state folder. */
       url: env.DATABASE_URL,
-      /** `<CONTEXT>_DATABASE_URL` by context name, where one is set. */
-      contextUrls: contextDatabaseUrls,
+      /** `<CONTEXT>_DATABASE_URL` by context name, where one is set: the monolith's side. */
+      contextUrls: contextDatabaseUrls.monolith,
+      /** `<CONTEXT>_SERVICE_DATABASE_URL` likewise: the database of the extracted service. */
+      serviceUrls: contextDatabaseUrls.service,
       /** Connections per context. */
       poolSize: env.BANYAN_DB_POOL_SIZE,
       connectTimeoutMs: env.BANYAN_DB_CONNECT_TIMEOUT_MS,
       statementTimeoutMs: env.BANYAN_DB_STATEMENT_TIMEOUT_MS,
+    } as const;
+    /** Where this process answers the buses of others. */
+    this.rpc = { host: env.RPC_HOST, port: env.RPC_PORT } as const;
+    this.extraction = {
+      /** The control plane to follow; undefined: every context is in the monolith, and stays there. */
+      controlUrl: env.CONTROL_URL,
+      controlPort: env.CONTROL_PORT,
+      controlHost: env.CONTROL_HOST,
+      monolithPort: env.MONOLITH_PORT,
+      servicePortsFrom: env.SERVICE_PORTS_FROM,
+      /** What operators authenticate with, and what routers do. Undefined: kept in the state folder. */
+      operatorToken: env.BANYAN_OPERATOR_TOKEN,
+      clientToken: env.BANYAN_CLIENT_TOKEN,
+      /** The one context that a bridge carries. */
+      context: env.BANYAN_CONTEXT,
+      monolithDatabaseUrl: env.BANYAN_DATABASE_URL_MONOLITH,
+      serviceDatabaseUrl: env.BANYAN_DATABASE_URL_SERVICE,
+      runtime: env.BANYAN_RUNTIME,
+      namespace: env.BANYAN_NAMESPACE,
+      /** How long a command is held while its context changes owner: then 503. */
+      holdMs: env.BANYAN_HOLD_MS,
+      /** How much of the source's log may wait for a bridge that is away. */
+      walKeepMb: env.BANYAN_WAL_KEEP_MB,
+      /** A folder with a file per step at which a process is to kill itself once (fault tests). */
+      failPoints: env.BANYAN_FAIL_POINTS,
+    } as const;
+    this.flags = {
+      /** Undefined: the control plane's own endpoint, which speaks Unleash's client API. */
+      url: env.UNLEASH_URL,
+      apiToken: env.UNLEASH_API_TOKEN,
+      adminToken: env.UNLEASH_ADMIN_TOKEN,
+      project: env.UNLEASH_PROJECT,
+      environment: env.UNLEASH_ENVIRONMENT,
+      refreshMs: env.BANYAN_FLAGS_REFRESH_MS,
     } as const;
     this.telemetry = { otlpEndpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT, logLevel: env.LOG_LEVEL } as const;
     this.auth = {
@@ -195,11 +262,12 @@ export class ConfigError extends Error {
 export function loadConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value.trim() !== ''));
   const problems: string[] = [];
-  const contextUrls: Record<string, string> = {};
+  const contextUrls = { monolith: {} as Record<string, string>, service: {} as Record<string, string> };
   for (const [name, value] of Object.entries(set)) {
-    const context = contextUrl.exec(name)?.[1]?.toLowerCase();
+    const [, context, service] = contextUrl.exec(name) ?? [];
     if (!context) continue;
-    if (databaseUrl.safeParse(value).success) contextUrls[context] = value as string;
+    if (databaseUrl.safeParse(value).success)
+      contextUrls[service ? 'service' : 'monolith'][context.toLowerCase()] = value as string;
     else problems.push(`${name}: must be a postgres:// URL`);
   }
   const parsed = environment.safeParse(set);

@@ -6,3 +6,4 @@ export {
   resilientHttp,
 } from './resilient-http.js';
 export { UpstreamFailure, type UpstreamReason } from './upstream-failure.js';
+export { armFailPoints, failPoint } from './fail-point.js';
