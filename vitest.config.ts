@@ -7,8 +7,9 @@ const { exclude: _, $schema: __, ...settings } = JSON.parse(readFileSync('.swcrc
 
 export default defineConfig({
   plugins: [swc.vite({ ...settings, swcrc: false })],
-  resolve: { conditions: ['source'] },
-  ssr: { resolve: { conditions: ['source'] } },
+  // Not plain `source`: npm packages ship their TypeScript under that.
+  resolve: { conditions: ['banyan-source'] },
+  ssr: { resolve: { conditions: ['banyan-source'] } },
   test: {
     include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'proxy/**/*.spec.ts', 'test/**/*.spec.ts'],
     globalSetup: ['tools/generate.mjs', 'libs/testing/src/global-setup.ts'],

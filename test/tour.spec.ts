@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -6,12 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually, projectRoot } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { freePort } from './shop/shop.js';
+import { freePort } from './shop/ports.js';
 
 /** The tour as the README has it: the code of each section, under its heading. */
 function sections(): { title: string; code: string }[] {
   const readme = readFileSync(join(projectRoot, 'README.md'), 'utf8');
-  const tour = /^## A tour of five minutes\n(.*?)^## /ms.exec(readme)?.[1] ?? '';
+  const tour = /^## A tour of ten minutes\n(.*?)^## /ms.exec(readme)?.[1] ?? '';
   return tour.split(/^### /m).flatMap((section, i) => {
     const title = i === 0 ? 'Begin' : section.slice(0, section.indexOf('\n'));
     const blocks = [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, code]) => code!);
@@ -53,8 +53,40 @@ const shows: Record<string, (lines: string[]) => void> = {
     expect(payment).toMatchObject({ orderId, refunded: { amount: 500 }, status: 'partially_refunded' });
   },
   'Read the reference': (lines) => expect(lines).toEqual(['Banyan shop']),
-  'Stop it and start it again': (lines) => expect(JSON.parse(lines[0]!)).toMatchObject({ items: [{ id: orderId }] }),
+  'Take inventory out': (lines) => {
+    const said = lines.join('\n');
+    expect(said).toMatch(/^inventory +monolith +monolith +1/m);
+    for (const stage of ['replicate', 'shadow', 'canary', 'live']) expect(said).toMatch(new RegExp(`✔ ${stage} `));
+    expect(said).toMatch(/^inventory is live/m);
+    expect(lines.at(-1)).toMatch(/^banyan-served-by: service/i);
+  },
+  'Buy from the service': (lines) => {
+    const [cart, stock, service, bought, monolith, copied] = json(lines);
+    expect(cart).toMatchObject({ items: [{ quantity: 1 }] });
+    expect(stock).toMatchObject({ reserved: 0, available: before - 3 });
+    expect(service).toEqual({ current_database: 'banyan_inventory', open: true, epoch: '2' });
+    expect(bought).toEqual({ on_hand: String(before - 3), reserved: '0', sold: '3' });
+    expect(monolith).toEqual({ current_database: 'postgres', open: false, epoch: '2' });
+    expect(copied).toEqual(bought);
+  },
+  'Take it back': (lines) => {
+    expect(lines.join('\n')).toMatch(/^inventory is back in monolith/m);
+    const [stock, monolith] = json(lines);
+    expect(stock).toMatchObject({ available: before - 3 });
+    expect(monolith).toEqual({ current_database: 'postgres', open: true, epoch: '3' });
+  },
+  'The same with a flag': (lines) => {
+    const said = lines.join('\n');
+    expect(said).toMatch(/stage +replicate/);
+    expect(said).toMatch(/monolith -> replicate/);
+  },
+  'Stop it and start it again': (lines) => {
+    const [orders] = json(lines);
+    expect(orders.items).toHaveLength(1);
+    expect(orders.nextCursor, 'there is an older order').not.toBeNull();
+  },
 };
+const json = (lines: string[]) => lines.filter((line) => line.startsWith('{')).map((line) => JSON.parse(line));
 let before = 0;
 let orderId = '';
 
@@ -65,8 +97,14 @@ class Terminal {
     private readonly stateDir: string,
   ) {}
 
-  static async npmStart(port: number, stateDir: string): Promise<Terminal> {
-    const settings = { BANYAN_STATE_DIR: stateDir, PORT: String(port), INTERNAL_PORT: '0' };
+  static async npmStart(port: number, controlPort: number, stateDir: string): Promise<Terminal> {
+    const settings = {
+      BANYAN_STATE_DIR: stateDir,
+      PORT: String(port),
+      CONTROL_PORT: String(controlPort),
+      // Any, beside whatever else runs on this machine.
+      ...{ INTERNAL_PORT: '0', MONOLITH_PORT: '0', RPC_PORT: '0', PSP_PORT: '0', SERVICE_PORTS_FROM: '0' },
+    };
     const npm = spawn('npm', ['start'], {
       cwd: projectRoot,
       env: { ...process.env, NODE_ENV: undefined, DATABASE_URL: undefined, PSP_URL: undefined, ...settings },
@@ -97,7 +135,7 @@ class Terminal {
 
   async ctrlC(): Promise<void> {
     const pids = this.pids;
-    expect(pids).toHaveLength(3);
+    expect(pids, 'proxy, monolith, control plane, payment simulator, Postgres').toHaveLength(5);
     const gone = once(this.npm, 'exit');
     process.kill(-this.npm.pid!, 'SIGINT');
     await gone;
@@ -119,10 +157,14 @@ function isAlive(pid: number): boolean {
 
 /** One bash for the whole tour: what a section sets is there in the next. */
 class Shell {
-  readonly #bash = spawn('bash', ['--norc'], { stdio: ['pipe', 'pipe', 'pipe'] });
+  readonly #bash: ChildProcessWithoutNullStreams;
   #said = '';
 
-  constructor() {
+  constructor(stateDir: string) {
+    this.#bash = spawn('bash', ['--norc'], {
+      cwd: projectRoot,
+      env: { ...process.env, NO_COLOR: '1', BANYAN_STATE_DIR: stateDir },
+    });
     for (const stream of [this.#bash.stdout, this.#bash.stderr])
       stream.setEncoding('utf8').on('data', (text: string) => (this.#said += text));
   }
@@ -132,7 +174,7 @@ class Shell {
     this.#said = '';
     const end = `end of section ${Math.random()}`;
     this.#bash.stdin.write(`${code}\necho "${end}"\n`);
-    await eventually(() => this.#said.includes(end), { timeoutMs: 60_000 });
+    await eventually(() => this.#said.includes(end), { timeoutMs: 180_000 });
     return this.#said.split(end)[0]!.split('\n').filter(Boolean);
   }
 
@@ -143,18 +185,19 @@ class Shell {
 
 describe('The tour in the README', () => {
   const tour = sections();
-  const shell = new Shell();
+  let shell: Shell;
   let stateDir: string;
-  let port: number;
+  let [port, controlPort] = [0, 0];
   let terminal: Terminal | undefined;
 
   beforeAll(async () => {
     stateDir = await mkdtemp(join(tmpdir(), 'banyan-tour-'));
-    port = await freePort();
-    terminal = await Terminal.npmStart(port, stateDir);
+    shell = new Shell(stateDir);
+    [port, controlPort] = [await freePort(), await freePort()];
+    terminal = await Terminal.npmStart(port, controlPort, stateDir);
   }, 180_000);
   afterAll(async () => {
-    shell.end();
+    shell?.end();
     terminal?.end();
     await rm(stateDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 200 });
   });
@@ -163,12 +206,16 @@ describe('The tour in the README', () => {
     expect(tour.map(({ title }) => title)).toEqual(Object.keys(shows));
   });
 
-  it.each(tour)('$title', { timeout: 180_000 }, async ({ title, code }) => {
+  it.each(tour)('$title', { timeout: 240_000 }, async ({ title, code }) => {
     if (title === 'Stop it and start it again') {
       await terminal!.ctrlC();
-      terminal = await Terminal.npmStart(port, stateDir);
+      terminal = await Terminal.npmStart(port, controlPort, stateDir);
     }
-    const lines = await shell.run(code.replace('http://localhost:8080', `http://localhost:${port}`));
+    const here = code
+      .replaceAll('http://localhost:8080', `http://localhost:${port}`)
+      .replaceAll('http://localhost:8090', `http://localhost:${controlPort}`)
+      .replaceAll('.banyan/', `${stateDir}/`);
+    const lines = await shell.run(here);
     shows[title]!(lines);
   });
 

@@ -1,13 +1,15 @@
 // Everything that has to hold, in stages: build, then types and lint side by side (each keeps one core busy), then the
-// specs. Arguments go to Vitest: `npm test -- libs/kernel`. Later stages run even when types or lint fail, so that one
-// run shows all there is to mend; the last line counts such a stage as one failure.
+// specs, and at last those that measure a whole shop under load: one after the other, with nothing beside them.
+// Arguments go to Vitest: `npm test -- libs/kernel`. Later stages run even when types or lint fail, so that one run shows
+// all there is to mend; the last line counts such a stage as one failure.
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import build from './build.mjs';
 
 const root = resolve(import.meta.dirname, '..');
-const report = join(root, '.nx/vitest.json');
+/** The specs that want the machine for themselves. */
+const alone = ['test/cutover/cutover.spec.ts', 'test/extraction/canary-consistency.spec.ts'];
 const failed = [];
 
 await stage('build', async () => {
@@ -25,10 +27,10 @@ await Promise.all([
   stage('lint', () => run('eslint/bin/eslint.js', ['.', '--cache', '--cache-location', '.nx/eslintcache'])),
 ]);
 
-rmSync(report, { force: true });
-const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
-const { ok } = await run('vitest/vitest.mjs', ['run', ...reporters, ...process.argv.slice(2)], 'inherit');
-finish(counts(ok));
+const asked = process.argv.slice(2);
+const all = await specs('all', asked.length > 0 ? asked : alone.flatMap((path) => ['--exclude', path]));
+const last = asked.length > 0 ? { passed: 0, failed: 0 } : await specs('alone', ['--no-file-parallelism', ...alone]);
+finish({ passed: all.passed + last.passed, failed: all.failed + last.failed });
 
 async function stage(name, work) {
   const from = performance.now();
@@ -48,7 +50,16 @@ async function run(bin, args, stdio = 'pipe') {
   return { ok: code === 0, said };
 }
 
-function counts(ok) {
+/** Runs Vitest with these arguments; how many tests passed and failed. */
+async function specs(name, args) {
+  const report = join(root, `.nx/vitest-${name}.json`);
+  rmSync(report, { force: true });
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
+  const { ok } = await run('vitest/vitest.mjs', ['run', ...reporters, ...args], 'inherit');
+  return counts(report, ok);
+}
+
+function counts(report, ok) {
   try {
     const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, 'utf8'));
     const unloadable = testResults.filter((file) => file.status === 'failed' && file.assertionResults.length === 0);

@@ -131,8 +131,8 @@ function* walk(folder: string): Generator<string> {
 function addDoors(doors: Doors, path: string): void {
   const manifest = JSON.parse(readFileSync(join(root, path), 'utf8')) as {
     name: string;
-    exports?: Record<string, { source: string }>;
+    exports?: Record<string, { 'banyan-source': string }>;
   };
-  for (const [door, { source }] of Object.entries(manifest.exports ?? {}))
+  for (const [door, { 'banyan-source': source }] of Object.entries(manifest.exports ?? {}))
     doors.set(posix.join(manifest.name, door), posix.join(posix.dirname(path), source));
 }

@@ -29,6 +29,9 @@ const benches = {
   bus: async () => (await import('./bus.mjs')).benchBus,
   events: async () => (await import('./events.mjs')).benchEvents,
   checkout: async () => (await import('./checkout.mjs')).benchCheckout,
+  bridge: async () => (await import('./bridge.mjs')).benchBridge,
+  proxy: async () => (await import('./proxy.mjs')).benchProxy,
+  handover: async () => (await import('./handover.mjs')).benchHandover,
 };
 const unknown = words.filter((name) => !(name in benches));
 if (unknown.length > 0) {

@@ -14,8 +14,9 @@ export class Caller {
   }
 
   /** Resolves with the final answer, undefined when the run is over before there is one. */
-  async call(method, path, { body, key } = {}) {
+  async call(method, path, { body, key, headers: more } = {}) {
     const headers = {
+      ...more,
       ...(body !== undefined && { 'content-type': 'application/json' }),
       ...(this.token && { authorization: `Bearer ${this.token}` }),
       ...(key && { 'idempotency-key': key }),

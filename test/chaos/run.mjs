@@ -23,15 +23,12 @@ const given = options(
   process.argv.slice(2),
 );
 if (given.build) await build();
-const { STAFF, shopOn, startPostgres } = await import('../support/shop.mjs');
+const { fillShelves } = await import('../support/shelves.mjs');
+const { shopOn, startPostgres } = await import('../support/shop.mjs');
 const { Assassin } = await import('./assassin.mjs');
 const { Book, Customer } = await import('./customer.mjs');
 const { Caller } = await import('./http.mjs');
 const { Verdict } = await import('./verdict.mjs');
-
-const SCARCE = 5;
-const SCARCE_UNITS = 60;
-const PLENTY_UNITS = 1_000_000;
 
 const began = performance.now();
 const seconds = () => (performance.now() - began) / 1_000;
@@ -85,7 +82,7 @@ async function main() {
   say(`the shop answers after ${figure(await shop.start())} ms, with an empty database`);
 
   verdict = new Verdict(databaseUrl, book);
-  const { goods, stock } = await fillShelves(random, book);
+  const { goods, stock } = await openShop(random, book);
   // Neither runs far ahead of the other, so that every kill meets load.
   const ordersPerKill = given.orders / given.kills;
   const mayOrder = () => book.orders.size < given.orders && book.orders.size <= (assassin.kills + 1.5) * ordersPerKill;
@@ -110,7 +107,7 @@ async function main() {
         mayOrder,
       }),
     );
-  say(`${customers.length} customers, ${goods.plenty.length} products, ${SCARCE} of them scarce`);
+  say(`${customers.length} customers, ${goods.plenty.length} products, and ${goods.scarce.length} scarce ones`);
 
   const progress = setInterval(
     () =>
@@ -171,22 +168,13 @@ async function main() {
   return violations.length === 0;
 }
 
-async function fillShelves(random, book) {
+/** The goods by SKU; carts take what their own copy of the catalogue knows, and it is fed by events. */
+async function openShop(random, book) {
   const staff = new Caller(shop.url, { random, giveUp: late, complain: (text) => book.wrong(text) });
-  staff.token = (await staff.call('POST', '/v1/auth/login', { body: STAFF })).json.accessToken;
-  const { items } = (await staff.call('GET', '/v1/products?limit=100')).json;
-  const skus = items.filter(({ price }) => price.currency === 'EUR').map(({ sku }) => sku);
-  const goods = { scarce: skus.slice(0, SCARCE), plenty: skus.slice(SCARCE) };
-  const stock = new Map();
-  for (const sku of skus) {
-    const onHand = goods.scarce.includes(sku) ? SCARCE_UNITS : PLENTY_UNITS;
-    const answer = await staff.call('PUT', `/v1/stock/${sku}`, { body: { onHand } });
-    if (answer?.status !== 200) throw new Error(`no stock: ${answer?.text}`);
-    stock.set(sku, onHand);
-  }
-  // Carts take what their own copy of the catalogue knows; it is fed by events.
+  const { scarce, plenty, stock } = await fillShelves(staff);
   while (Object.keys(await verdict.stillMoving()).length > 0 && !late()) await sleep(100);
-  return { goods, stock };
+  const skus = (products) => products.map(({ sku }) => sku);
+  return { goods: { scarce: skus(scarce), plenty: skus(plenty) }, stock };
 }
 
 async function untilOrdered(book) {

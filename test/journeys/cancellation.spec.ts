@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { everythingAddsUp, everythingEnds } from '../shop/invariants.js';
-import { openShop, placements } from '../shop/shop.js';
+import { everyPlacement, openShop } from '../shop/shop.js';
 import type { Visitor } from '../shop/visitor.js';
 
-describe.each(placements)('Cancelling an order, %s', (placement) => {
+describe.each(everyPlacement)('Cancelling an order, %s', (placement) => {
   const shop = openShop({ placement });
 
   const subjectsFor = async (buyer: Visitor) =>

@@ -2,10 +2,10 @@ import { newId } from '@banyan/kernel';
 import { eventually } from '@banyan/testing';
 import { describe, expect, it } from 'vitest';
 import { everythingAddsUp, everythingEnds } from '../shop/invariants.js';
-import { openShop, placements } from '../shop/shop.js';
+import { everyPlacement, openShop } from '../shop/shop.js';
 import type { Visitor } from '../shop/visitor.js';
 
-describe.each(placements)('A refund, %s', (placement) => {
+describe.each(everyPlacement)('A refund, %s', (placement) => {
   const shop = openShop({ placement });
 
   /** Somebody who has paid 30.00 EUR for a parcel that is on its way. */

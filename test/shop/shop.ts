@@ -1,7 +1,5 @@
 import 'reflect-metadata';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
@@ -12,15 +10,17 @@ import { SIGNATURE_HEADER, signWebhook } from '@banyan/platform/auth';
 import { type Config, loadConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
 import { observeHttp } from '@banyan/platform/telemetry';
-import { type PspProcess, type TestDatabase, createTestDatabase, startPsp } from '@banyan/testing';
+import { type PspProcess, type TestDatabase, contextNames, createTestDatabase, startPsp } from '@banyan/testing';
 import { Pool } from 'undici';
 import { afterAll, beforeAll, inject } from 'vitest';
+import { type PlacementName, leftIn } from './placements.js';
+import { freePort } from './ports.js';
+import { openReader } from './reader.js';
+import { Services } from './services.js';
 import { TokenMint } from './token-mint.js';
 import { Visitor } from './visitor.js';
 
-/** Where the contexts run: every journey runs in both. */
-export const placements = ['in-process', 'loopback'] as const;
-export type PlacementName = (typeof placements)[number];
+export { everyPlacement, placements } from './placements.js';
 
 export interface ShopOptions {
   placement?: PlacementName;
@@ -47,7 +47,9 @@ export class Shop {
     readonly app: NestFastifyApplication,
     readonly config: Config,
     readonly url: string,
-    readonly database: TestDatabase,
+    /** The databases of all contexts seen as one. */
+    private readonly database: TestDatabase,
+    private readonly services: Services,
     readonly psp: PspProcess,
     readonly mint: TokenMint,
     private readonly connections: Pool,
@@ -68,9 +70,8 @@ export class Shop {
       const url = `http://127.0.0.1:${port}`;
       const psp = options.psp === false ? undefined : await startPsp({ ...pspSettings(url), ...options.settings });
       if (psp) endings.push(() => psp.stop());
-      const config = loadConfig({
+      const settings = {
         ...secrets,
-        DATABASE_URL: (await options.databaseUrl?.(database.adminUrl)) ?? database.adminUrl,
         BANYAN_STATE_DIR: stateDir,
         BANYAN_RATE_LIMITS: 'off',
         PSP_URL: psp?.url ?? 'http://127.0.0.1:9',
@@ -79,19 +80,34 @@ export class Shop {
         BANYAN_CARRIER_DELIVERY_MS: '0',
         LOG_LEVEL: 'error',
         ...options.settings,
-      });
-      const mint = await TokenMint.open(database, config);
-      const placement = options.placement === 'loopback' ? new LoopbackPlacement() : undefined;
+      };
+      const seenAs = new URL((await options.databaseUrl?.(database.adminUrl)) ?? database.adminUrl);
+      const seen = (url: string) => Object.assign(new URL(url), { host: seenAs.host }).href;
+      const left = leftIn(options.placement ?? 'in-process');
+      const services = await Services.prepare(left, { settings, database, seen });
+      endings.push(() => services.close());
+      const config = loadConfig({ ...settings, ...services.monolithSettings, DATABASE_URL: seen(database.adminUrl) });
+      const mint = await TokenMint.open(services.databaseOf('identity'), config);
+      const owners = new Map(contextNames.map((context) => [context, services.databaseOf(context)]));
+      const reader = left.length > 0 ? await openReader(owners) : database;
+      if (reader !== database) endings.push(() => reader.drop());
       const app = await createMonolith(config, {
         logger: false,
         observe: (server) => observeHttp(server, { accessLog: false }),
-        placement,
+        placement:
+          left.length > 0
+            ? services.placement(config)
+            : options.placement === 'loopback'
+              ? new LoopbackPlacement()
+              : undefined,
+        rpc: left.length > 0,
       });
       endings.push(() => shutDown(app, 2_000));
+      await services.open();
       await app.listen(port, '127.0.0.1');
       const connections = new Pool(url, { connections: 64, headersTimeout: 60_000, bodyTimeout: 60_000 });
       endings.push(() => connections.destroy());
-      return new Shop(app, config, url, database, psp as PspProcess, mint, connections, close);
+      return new Shop(app, config, url, reader, services, psp as PspProcess, mint, connections, close);
     } catch (error) {
       // What it left open is told too, but the reason is this.
       await close().catch(() => {});
@@ -158,7 +174,8 @@ export class Shop {
 
   /** Runs a job now instead of at its next round. */
   wake(job: string): Promise<void> {
-    return this.app.get(Jobs, { strict: false }).wake(job);
+    const app = this.services.app(job.split('.')[0]!) ?? this.app;
+    return app.get(Jobs, { strict: false }).wake(job);
   }
 
   /** The carrier's signed webhook about a shipment. */
@@ -209,14 +226,3 @@ const pspSettings = (url: string) => ({
   PSP_WEBHOOK_SECRET: secrets.PSP_WEBHOOK_SECRET,
   PSP_HANG_MS: '5000',
 });
-
-/** The provider has to know where the app will listen before either of them runs. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
-}

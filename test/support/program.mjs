@@ -82,9 +82,13 @@ export class Program {
   ask(message) {
     const child = this.#child;
     return new Promise((done, fail) => {
-      child.once('message', done);
-      child.once('exit', () => fail(new Error(`${this.main} is gone`)));
-      child.send(message);
+      const gone = () => fail(new Error(`${this.main} is gone`));
+      child.once('exit', gone);
+      child.once('message', (answer) => {
+        child.removeListener('exit', gone);
+        done(answer);
+      });
+      child.send(message, (error) => error && gone());
     });
   }
 

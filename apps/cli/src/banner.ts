@@ -2,11 +2,19 @@ import { relative } from 'node:path';
 import { styleText } from 'node:util';
 
 /** What `banyan up` says when it is ready. */
-export function banner(of: { url: string; stateDir: string; ms: number; seeded: boolean }): string {
-  const url = of.url.replace('127.0.0.1', 'localhost');
+export function banner(of: {
+  urls: { proxy: string; control: string };
+  stateDir: string;
+  /** Is the operator's token the one that is kept in the state folder? */
+  tokenIsKept: boolean;
+  ms: number;
+  seeded: boolean;
+}): string {
+  const [url, control] = [of.urls.proxy, of.urls.control].map((each) => each.replace('127.0.0.1', 'localhost'));
   const state = relative(process.cwd(), of.stateDir) || of.stateDir;
+  const token = of.tokenIsKept ? `${state}/operator-token` : 'BANYAN_OPERATOR_TOKEN';
   const login = `'{"email":"customer@example.com","password":"banyan-demo"}'`;
-  const token = `node -pe 'JSON.parse(require("fs").readFileSync(0)).accessToken'`;
+  const pick = `node -pe 'JSON.parse(require("fs").readFileSync(0)).accessToken'`;
   const accounts = [
     '',
     '  Accounts, all with the password banyan-demo',
@@ -16,19 +24,23 @@ export function banner(of: { url: string; stateDir: string; ms: number; seeded: 
     '',
     `  ${styleText('bold', 'Banyan is running')} ${styleText('dim', `(started in ${(of.ms / 1000).toFixed(1)} s)`)}`,
     '',
-    `  Shop    ${styleText('cyan', `${url}/v1/products`)}`,
-    `  Docs    ${styleText('cyan', `${url}/docs`)}`,
-    `  Logs    ${state}/logs`,
+    `  Shop     ${styleText('cyan', `${url}/v1/products`)}`,
+    `  Docs     ${styleText('cyan', `${url}/docs`)}`,
+    `  Control  ${styleText('cyan', `${control}/control/contexts`)}  (operator token: ${token})`,
+    `  Logs     ${state}/logs`,
     ...(of.seeded ? accounts : []),
     '',
     '  Try',
     `    curl -s '${url}/v1/products?limit=3'`,
     ...(of.seeded
       ? [
-          `    TOKEN=$(curl -s ${url}/v1/auth/login -H 'content-type: application/json' -d ${login} | ${token})`,
+          `    TOKEN=$(curl -s ${url}/v1/auth/login -H 'content-type: application/json' -d ${login} | ${pick})`,
           `    curl -s ${url}/v1/cart -H "authorization: Bearer $TOKEN"`,
         ]
       : []),
+    '    npx banyan status',
+    '    npx banyan extract inventory    # takes it out of the running monolith, stage by stage',
+    '    npx banyan rollback inventory   # and back',
     '',
     '  Ctrl-C stops everything; the data stays.',
     '',

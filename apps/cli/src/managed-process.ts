@@ -9,6 +9,8 @@ import type { Screen } from './screen.js';
 
 export interface ProcessSpec {
   role: Role;
+  /** Of a service or a bridge. */
+  context?: string;
   /** The file that Node runs. */
   main: string;
   /** The public port first. */
@@ -17,32 +19,61 @@ export interface ProcessSpec {
   log: string;
 }
 
+export interface ProcessListener {
+  /** The process id, the ports or the readiness have changed. */
+  changed(): void;
+  /** What it said by IPC, other than that it is ready. */
+  message?(message: unknown): void;
+}
+
 const READY_LIMIT_MS = 60_000;
 const LOG_LIMIT_BYTES = 64 << 20;
-/** Waits before the second, third, … start in a row; a process that then ran for STEADY_MS starts again at the first. */
-const BACK_OFF_MS = [250, 500, 1_000, 2_000, 5_000, 10_000];
-const STEADY_MS = 30_000;
+/**
+ * Waits before the second, third, … start in a row. One that was ready for STEADY_MS begins at the first again: it was
+ * killed, or fell over what it was given, and is missed. One that cannot start is not.
+ */
+const BACK_OFF_MS = [100, 250, 500, 1_000, 2_000, 5_000, 10_000];
+const STEADY_MS = 1_000;
 
 /**
  * One child, kept alive. It runs in a process group of its own, so that Ctrl-C reaches the supervisor only, and has an
  * IPC channel, whose end tells it that the supervisor is gone.
  */
 export class ManagedProcess {
+  /** How often it has been started again. */
+  restarts = 0;
+  /** Why it does not run now, or not yet again. */
+  error: string | undefined;
   private child: ChildProcess | undefined;
   private follower: LogFollower | undefined;
+  private lastWords: string | undefined;
   private failures = 0;
+  private readySince: number | undefined;
   private stopping = false;
-  private startedAt = 0;
 
   constructor(
-    readonly spec: ProcessSpec,
+    private current: ProcessSpec,
     private readonly screen: Screen,
-    /** Called whenever the process id has changed. */
-    private readonly changed: () => void,
+    private readonly listener: ProcessListener,
+    /** Called before it is started again: its ports may be somebody else's by then. */
+    private readonly renew?: (spec: ProcessSpec) => Promise<ProcessSpec>,
   ) {}
 
+  get spec(): ProcessSpec {
+    return this.current;
+  }
+
+  get name(): string {
+    const { role, context } = this.current;
+    return context ? `${role} ${context}` : role;
+  }
+
   get pid(): number | undefined {
-    return this.child?.exitCode === null && this.child.signalCode === null ? this.child.pid : undefined;
+    return this.child && !hasEnded(this.child) ? this.child.pid : undefined;
+  }
+
+  get ready(): boolean {
+    return this.readySince !== undefined;
   }
 
   /**
@@ -51,49 +82,43 @@ export class ManagedProcess {
    */
   async start(): Promise<void> {
     const child = await this.launch();
-    const { role } = this.spec;
-    let timer: NodeJS.Timeout | undefined;
     try {
-      await new Promise<void>((ready, failed) => {
-        child.on('message', (message: unknown) => {
-          if (message === 'ready' || (typeof message === 'object' && message && 'ready' in message)) ready();
-        });
-        child.once('exit', (code, signal) => failed(new Error(`${role} ended (${signal ?? `exit code ${code}`})`)));
-        child.once('error', failed);
-        timer = setTimeout(
-          () => failed(new Error(`${role} was not ready after ${READY_LIMIT_MS / 1000} s`)),
-          READY_LIMIT_MS,
-        );
-      });
+      await this.untilReady(child);
     } catch (error) {
       await this.follower?.catchUp();
       throw error;
-    } finally {
-      clearTimeout(timer);
     }
+    this.readySince = Date.now();
+    this.error = undefined;
+    this.listener.changed();
+  }
+
+  /** Starts it, again and again until it works, and keeps it alive. For one whose start nobody waits for. */
+  async run(): Promise<void> {
+    await this.start().then(
+      () => this.keepAlive(),
+      (error: Error) => this.startAgain(error.message),
+    );
   }
 
   /** From now on an end that nobody asked for is followed by a new start. */
   keepAlive(): void {
-    const child = this.child;
+    const { child } = this;
     if (!child) return;
-    if (child.exitCode !== null || child.signalCode !== null) void this.restart(child);
-    else child.once('exit', () => void this.restart(child));
+    const again = () => void this.startAgain(`${this.name} ended by itself (${reasonOf(child)})`);
+    if (hasEnded(child)) again();
+    else child.once('exit', again);
+  }
+
+  send(message: object): void {
+    if (this.child?.connected) this.child.send(message, () => {});
   }
 
   /** SIGTERM, and SIGKILL when that was not enough in time. */
   async stop(limitMs: number): Promise<void> {
     this.stopping = true;
-    const { child } = this;
-    if (child && this.pid !== undefined) {
-      const gone = new Promise<void>((done) => child.once('exit', () => done()));
-      child.kill('SIGTERM');
-      const killer = setTimeout(() => child.kill('SIGKILL'), limitMs);
-      await gone;
-      clearTimeout(killer);
-    }
-    await this.follower?.stop();
-    this.follower = undefined;
+    await this.end('SIGTERM', limitMs);
+    await this.closeLog();
   }
 
   kill(): void {
@@ -102,57 +127,103 @@ export class ManagedProcess {
   }
 
   private async launch(): Promise<ChildProcess> {
-    const { role, main, env, log } = this.spec;
+    if (this.renew) this.current = await this.renew(this.current);
+    const { main, env, log } = this.current;
     await mkdir(dirname(log), { recursive: true });
     if ((await sizeOf(log)) > LOG_LIMIT_BYTES) await rename(log, `${log}.1`);
-    await this.follower?.stop();
+    await this.closeLog();
     const file = await open(log, 'a');
-    const { size } = await file.stat();
-    if (this.stopping) throw new Error(`${role} is not started: everything stops`);
-    this.child = spawn(process.execPath, [main], {
-      env: childEnvironment(env),
-      stdio: ['ignore', file.fd, file.fd, 'ipc'],
-      detached: true,
-      windowsHide: true,
-    });
+    try {
+      const { size } = await file.stat();
+      this.lastWords = undefined;
+      this.follower = await LogFollower.start(log, size, (line) => {
+        if (line.level === 'error') this.lastWords = line.message;
+        this.screen.tell({ event: 'log', process: this.name, ...line });
+      });
+      if (this.stopping) {
+        await this.closeLog();
+        throw new Error(`${this.name} is not started: everything stops`);
+      }
+      this.child = spawn(process.execPath, [main], {
+        env: childEnvironment(env),
+        stdio: ['ignore', file.fd, file.fd, 'ipc'],
+        detached: true,
+        windowsHide: true,
+      });
+    } finally {
+      await file.close();
+    }
     this.child.on('error', () => {}); // a failed send or kill: its end is what counts
-    this.startedAt = Date.now();
-    await file.close();
-    this.follower = await LogFollower.start(log, size, (line) =>
-      this.screen.tell({ event: 'log', process: role, ...line }),
-    );
-    this.changed();
+    this.child.on('message', (message: unknown) => {
+      if (!saysReady(message)) this.listener.message?.(message);
+    });
+    this.listener.changed();
     return this.child;
   }
 
-  private async restart(ended: ChildProcess): Promise<void> {
-    while (!this.stopping) {
-      if (Date.now() - this.startedAt > STEADY_MS) this.failures = 0;
+  private async untilReady(child: ChildProcess): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      await new Promise<void>((ready, failed) => {
+        child.on('message', (message: unknown) => saysReady(message) && ready());
+        child.once('exit', () => failed(new Error(`${this.name} ended (${reasonOf(child)})`)));
+        child.once('error', failed);
+        const late = () => failed(new Error(`${this.name} was not ready after ${READY_LIMIT_MS / 1000} s`));
+        timer = setTimeout(late, READY_LIMIT_MS);
+      });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  private async startAgain(why: string): Promise<void> {
+    for (;;) {
+      await this.end('SIGKILL', 0); // one that took too long
+      if (this.readySince !== undefined && Date.now() - this.readySince > STEADY_MS) this.failures = 0;
+      this.readySince = undefined;
+      if (this.stopping) return this.listener.changed();
+      await this.follower?.catchUp();
       const waitMs = BACK_OFF_MS[Math.min(this.failures, BACK_OFF_MS.length - 1)] as number;
       this.failures += 1;
-      const why = ended.signalCode ?? `exit code ${ended.exitCode}`;
-      this.screen.tell({
-        event: 'notice',
-        message: `${this.spec.role} ended by itself (${why}); it starts again in ${waitMs} ms. Log: ${this.spec.log}`,
-      });
-      this.changed();
+      this.error = this.lastWords ? `${why}: ${this.lastWords}` : why;
+      const log = this.current.log;
+      this.screen.tell({ event: 'notice', message: `${why}; it starts again in ${waitMs} ms. Log: ${log}` });
+      this.listener.changed();
       await sleep(waitMs);
       if (this.stopping) return;
+      this.restarts += 1;
       try {
         await this.start();
-        this.screen.tell({ event: 'notice', message: `${this.spec.role} is back.` });
-        this.keepAlive();
-        return;
-      } catch {
-        ended = this.child as ChildProcess;
-        if (this.pid !== undefined) {
-          this.child?.kill('SIGKILL');
-          await new Promise((done) => ended.once('exit', done));
-        }
+        this.screen.tell({ event: 'notice', message: `${this.name} is back.` });
+        return this.keepAlive();
+      } catch (error) {
+        why = (error as Error).message;
       }
     }
   }
+
+  private async closeLog(): Promise<void> {
+    const { follower } = this;
+    this.follower = undefined;
+    await follower?.stop();
+  }
+
+  private async end(signal: NodeJS.Signals, limitMs: number): Promise<void> {
+    const { child } = this;
+    if (!child || hasEnded(child) || child.pid === undefined) return;
+    const gone = new Promise<void>((done) => child.once('exit', () => done()));
+    child.kill(signal);
+    const killer = setTimeout(() => child.kill('SIGKILL'), limitMs);
+    await gone;
+    clearTimeout(killer);
+  }
 }
+
+const saysReady = (message: unknown): boolean =>
+  message === 'ready' || (typeof message === 'object' && message !== null && 'ready' in message);
+
+const hasEnded = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null;
+const reasonOf = ({ signalCode, exitCode }: ChildProcess): string => signalCode ?? `exit code ${exitCode}`;
 
 async function sizeOf(path: string): Promise<number> {
   return stat(path).then(

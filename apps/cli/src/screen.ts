@@ -1,11 +1,18 @@
+import type { ContextStatus } from '@banyan/extraction/status';
 import { styleText } from 'node:util';
 import type { CommandError } from './exit.js';
+
+type Lag = ContextStatus['lag'];
 
 /** What happens while a command runs. With `--json` each is one line. */
 export type Happening =
   | { event: 'step'; name: string; ms: number }
   | { event: 'notice'; message: string }
   | { event: 'log'; process: string; level: 'warn' | 'error'; message: string }
+  | ({ event: 'progress' } & ContextStatus)
+  | { event: 'copying'; percent: number; rows: number; rowsPerSecond: number; lag: Lag }
+  | { event: 'caught-up'; rows: number; lag: Lag }
+  | { event: 'behind'; lag: Lag }
   | { event: 'ready'; ms: number; urls: Record<string, string>; seeded: boolean };
 
 /** The terminal, or one JSON object a line for programs. */
@@ -33,6 +40,11 @@ export class Screen {
     const { code, detail, next } = error;
     if (this.json) this.line({ ok: false, error: { code, detail, next } });
     else process.stderr.write(`${error.message}\n`);
+  }
+
+  /** An answer of more than one line; nothing with `--json`, where the result holds it. */
+  page(text: string): void {
+    if (!this.json) process.stdout.write(`${text}\n`);
   }
 
   private line(value: unknown): void {

@@ -1,34 +1,40 @@
-import { type Config, keptSecret } from '@banyan/platform/config';
-import { EmbeddedPostgres, ensureContextDatabases } from '@banyan/platform/database';
+import type { Config } from '@banyan/platform/config';
+import { ensureContextDatabases, roleUrl } from '@banyan/platform/database';
 import { contracts } from '@banyan/contracts';
 import { spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { childEnvironment } from './child-environment.js';
-import { CommandError } from './exit.js';
+import { DatabaseServer } from './database-server.js';
+import { CommandError, sentence } from './exit.js';
 import type { Charge } from './guard.js';
 import { type Hold, hold, released } from './hold.js';
 import { ManagedProcess, type ProcessSpec } from './managed-process.js';
-import { claimPort, freePort } from './ports.js';
+import { Ports } from './ports.js';
+import { ProcessSpecs, migrationsDir } from './process-specs.js';
 import { type Runtime, type RunningProcess, removeRuntime, writeRuntime } from './runtime-file.js';
 import type { Screen } from './screen.js';
+import { WantedProcesses } from './wanted-processes.js';
 
-/** The workspace: this file is apps/cli/dist/supervisor.js in it. */
-const workspace = join(import.meta.dirname, '../../..');
+/** How long `ready` waits for what the control plane wants to run: the shop is up without it, in part. */
+const WANTED_LIMIT_MS = 20_000;
 
 /**
  * Everything that one installation runs: Postgres (unless DATABASE_URL names one), the payment provider's simulator
- * (unless PSP_URL names a provider) and the monolith. Starts them, keeps them running, says in runtime.json what runs
- * where, and stops them.
+ * (unless PSP_URL names a provider), the monolith, the proxy, the control plane, and the services and bridges that the
+ * control plane wants. Starts them, keeps them running, says in runtime.json what runs where, and stops them.
  */
 export class Supervisor {
-  private readonly children: ManagedProcess[] = [];
-  private postgres: EmbeddedPostgres | undefined;
-  private postgresStart: Promise<EmbeddedPostgres> | undefined;
-  private databases: Record<string, string> = {};
-  private publicPort = 0;
+  private readonly ports = new Ports();
+  private readonly database: DatabaseServer;
+  private readonly wanted: WantedProcesses;
+  private specs: ProcessSpecs | undefined;
+  private simulator: ManagedProcess | undefined;
+  private controlPlane: ManagedProcess | undefined;
+  private monolith: ManagedProcess | undefined;
+  private proxy: ManagedProcess | undefined;
+  private readonly databases: Runtime['databases'] = {};
   private guardInput: Writable | undefined;
   private held: Hold | undefined;
   private stopping: Promise<void> | undefined;
@@ -37,7 +43,21 @@ export class Supervisor {
   constructor(
     private readonly config: Config,
     private readonly screen: Screen,
-  ) {}
+  ) {
+    this.database = new DatabaseServer(config, screen, () => this.changed());
+    this.wanted = new WantedProcesses({
+      screen,
+      ports: this.ports,
+      portsFrom: config.extraction.servicePortsFrom,
+      specOf: ({ role, context, settings }, ports) =>
+        role === 'service'
+          ? this.assigned.service(context, settings, ports)
+          : this.assigned.bridge(context, settings, ports),
+      changed: () => this.changed(),
+      tell: (message) => this.controlPlane?.send(message),
+      stopLimitMs: this.stopLimitMs,
+    });
+  }
 
   /** Resolves when a request would be answered. Throws CommandError before anything was started, or stops it all. */
   async start(): Promise<void> {
@@ -53,29 +73,12 @@ export class Supervisor {
     this.held = held;
     await released(config.stateDir, 'guard');
 
-    const [port, internalPort, pspPort] = await Promise.all([
-      claimPort('PORT', config.http.host, config.http.port),
-      claimPort('INTERNAL_PORT', config.http.internalHost, config.http.internalPort),
-      // Nobody outside needs to know where the simulator is, so any port will do.
-      claimPort('PSP_PORT', config.psp.host, config.psp.port).catch(freePort),
-    ]);
-    this.publicPort = port;
+    this.specs = await ProcessSpecs.assign(config, this.ports);
     this.checkNotStopping();
     this.guardInput = startGuard();
     try {
-      const secrets = webhookSecrets(config);
-      const simulator = config.payments.pspUrl
-        ? Promise.resolve()
-        : this.step('payment simulator', () => this.startChild(this.simulator(pspPort, secrets)));
-      // Nobody waits for the simulator while Postgres starts; its failure is told below.
-      simulator.catch(() => {});
-      const adminUrl = await this.step('database', () => this.startDatabase());
-      await this.step('monolith', async () => {
-        const psp = config.payments.pspUrl ?? `http://127.0.0.1:${pspPort}`;
-        await this.startChild(this.monolith(adminUrl, internalPort, psp, secrets));
-      });
-      await simulator;
-      for (const child of this.children) child.keepAlive();
+      await this.startAll(this.specs);
+      for (const child of this.main) child.keepAlive();
       this.changed();
       await this.writing;
     } catch (error) {
@@ -84,19 +87,24 @@ export class Supervisor {
     }
   }
 
-  get urls(): { proxy: string; monolith: string } {
-    const { host } = this.config.http;
-    const url = `http://${['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host}:${this.publicPort}`;
-    return { proxy: url, monolith: url };
+  get urls(): ProcessSpecs['urls'] {
+    return this.assigned.urls;
   }
 
-  /** The last started first: the app ends its work with its provider and its database still there. Safe to call again. */
+  /**
+   * The proxy first: it finishes the running requests, for which everything else has to be there. Then the control plane,
+   * before it sees the rest go and tries to help. Safe to call again.
+   */
   stop(): Promise<void> {
     this.stopping ??= (async () => {
-      for (const child of this.children.toReversed()) await child.stop(this.stopLimitMs);
-      // One that is just starting has to be up before it can be stopped.
-      const postgres = await this.postgresStart?.catch(() => undefined);
-      await postgres?.stop();
+      const limitMs = this.stopLimitMs;
+      this.wanted.freeze();
+      await this.proxy?.stop(limitMs);
+      await this.controlPlane?.stop(limitMs);
+      await Promise.all([this.monolith?.stop(limitMs), this.wanted.stop('service')]);
+      await this.wanted.stop('bridge');
+      await this.simulator?.stop(limitMs);
+      await this.database.stop();
       await this.writing;
       await removeRuntime(this.config.stateDir);
       this.charge(true);
@@ -108,7 +116,40 @@ export class Supervisor {
 
   /** Does not wait for anybody to finish: the answer to a second Ctrl-C. */
   kill(): void {
-    for (const child of this.children) child.kill();
+    this.wanted.kill();
+    for (const child of this.main) child.kill();
+  }
+
+  /** As much at once as two cores take: Postgres and the simulator, then the rest, of which the monolith is the slowest. */
+  private async startAll(specs: ProcessSpecs): Promise<void> {
+    const starts: Promise<void>[] = [];
+    const begin = (name: string, start: () => Promise<void>) => {
+      const started = this.step(name, start);
+      started.catch(() => {}); // told below, when all have been begun
+      starts.push(started);
+    };
+    if (!this.config.payments.pspUrl) {
+      this.simulator = this.child(specs.simulator());
+      begin('payment simulator', () => this.startChild(this.simulator));
+    }
+    const adminUrl = await this.step('database', () => this.startDatabase());
+    this.monolith = this.child(specs.monolith(adminUrl));
+    this.controlPlane = this.child(specs.controlPlane(adminUrl), (message) => this.wanted.receive(message));
+    this.proxy = this.child(specs.proxy());
+    begin('monolith', () => this.startChild(this.monolith));
+    begin('control plane', () => this.startChild(this.controlPlane));
+    begin('proxy', () => this.startChild(this.proxy));
+    await Promise.all(starts);
+    // The control plane has said by now what it wants.
+    if (this.wanted.wanted.length > 0) await this.step('services and bridges', () => this.untilSettled());
+  }
+
+  private async untilSettled(): Promise<void> {
+    const missing = await this.wanted.settled(WANTED_LIMIT_MS);
+    if (missing.length === 0) return;
+    const names = missing.join(', ');
+    const message = `Not ready after ${WANTED_LIMIT_MS / 1000} s: ${names}. Banyan goes on trying; npx banyan status says more.`;
+    this.screen.tell({ event: 'notice', message });
   }
 
   private async step<T>(name: string, work: () => Promise<T>): Promise<T> {
@@ -119,132 +160,73 @@ export class Supervisor {
   }
 
   private async startDatabase(): Promise<string> {
+    this.checkNotStopping();
     const { database, stateDir } = this.config;
-    if (!database.url) await this.startPostgres();
-    const adminUrl = database.url ?? (this.postgres as EmbeddedPostgres).localUrl;
-    this.databases = await ensureContextDatabases({
+    const adminUrl = await this.database.start();
+    const urls = await ensureContextDatabases({
       adminUrl,
       contexts: contracts.map(({ name }) => name),
       side: 'monolith',
-      migrationsDir: join(workspace, 'migrations'),
+      migrationsDir,
       overrides: database.contextUrls,
     }).catch((error: Error) => {
       const next = database.url ? 'Look at DATABASE_URL.' : `Its log is ${stateDir}/postgres.log.`;
-      throw new CommandError('FAILED', `The database is not usable: ${error.message}.`, next);
+      throw new CommandError('FAILED', `The database is not usable: ${sentence(error.message)}`, next);
     });
+    for (const [context, url] of Object.entries(urls))
+      this.databases[context] = { monolith: this.database.forOthers(url) };
     return adminUrl;
   }
 
-  private async startPostgres(): Promise<void> {
-    this.checkNotStopping();
-    this.postgresStart = EmbeddedPostgres.start({
-      stateDir: this.config.stateDir,
-      onExit: () => void this.restartPostgres(),
-    });
-    this.postgres = await this.postgresStart;
-    this.changed();
+  private child(spec: ProcessSpec, message?: (message: unknown) => void): ManagedProcess {
+    return new ManagedProcess(spec, this.screen, { changed: () => this.changed(), message });
   }
 
-  /** The app answers 503 meanwhile, and finds its way back by itself. */
-  private async restartPostgres(): Promise<void> {
-    for (let waitMs = 250; !this.stopping; waitMs = Math.min(waitMs * 2, 10_000)) {
-      this.screen.tell({ event: 'notice', message: `Postgres ended by itself; it starts again in ${waitMs} ms.` });
-      await sleep(waitMs);
-      if (this.stopping) return;
-      try {
-        await this.postgres?.stop(); // lets go of the data of the one that ended
-        await this.startPostgres();
-        this.screen.tell({ event: 'notice', message: 'Postgres is back.' });
-        return;
-      } catch (error) {
-        this.screen.tell({ event: 'notice', message: (error as Error).message });
-      }
-    }
+  private async startChild(child: ManagedProcess | undefined): Promise<void> {
+    this.checkNotStopping();
+    await child?.start().catch((error: Error) => {
+      const next = `what it said is above and in ${child.spec.log}.`;
+      throw new CommandError('FAILED', `${error.message} while it started:`, next);
+    });
   }
 
   private checkNotStopping(): void {
     if (this.stopping) throw new CommandError('FAILED', 'Stopped while it started.', '');
   }
 
-  private async startChild(spec: ProcessSpec): Promise<void> {
-    this.checkNotStopping();
-    const child = new ManagedProcess(spec, this.screen, () => this.changed());
-    this.children.push(child);
-    await child.start().catch((error: Error) => {
-      throw new CommandError(
-        'FAILED',
-        `${error.message} while it started:`,
-        `what it said is above and in ${spec.log}.`,
-      );
-    });
+  private get assigned(): ProcessSpecs {
+    if (!this.specs) throw new Error('Nothing has been started yet');
+    return this.specs;
   }
 
-  private simulator(port: number, secrets: Record<string, string>): ProcessSpec {
-    return {
-      ...this.common('psp-simulator'),
-      ports: [port],
-      env: {
-        ...this.commonEnv(),
-        ...secrets,
-        PSP_PORT: String(port),
-        PSP_WEBHOOK_URL: `${this.urls.monolith}/v1/webhooks/psp`,
-      },
-    };
-  }
-
-  private monolith(
-    databaseUrl: string,
-    internalPort: number,
-    pspUrl: string,
-    secrets: Record<string, string>,
-  ): ProcessSpec {
-    const { seed } = this.config;
-    return {
-      ...this.common('monolith'),
-      ports: [this.publicPort, internalPort],
-      env: {
-        ...this.commonEnv(),
-        ...secrets,
-        PORT: String(this.publicPort),
-        INTERNAL_PORT: String(internalPort),
-        DATABASE_URL: databaseUrl,
-        // Decided here: the child always has a DATABASE_URL and cannot tell whose.
-        BANYAN_SEED: seed ? 'on' : 'off',
-        PSP_URL: pspUrl,
-      },
-    };
-  }
-
-  private common(role: 'monolith' | 'psp-simulator') {
-    return {
-      role,
-      main: join(workspace, 'apps', role, 'dist/main.js'),
-      log: join(this.config.stateDir, 'logs', `${role}.log`),
-    };
-  }
-
-  private commonEnv(): Record<string, string> {
-    const { stateDir } = this.config;
-    return { BANYAN_STATE_DIR: stateDir, NODE_COMPILE_CACHE: join(stateDir, 'compile-cache'), NO_COLOR: '1' };
+  /** Those that always run. */
+  private get main(): ManagedProcess[] {
+    return [this.proxy, this.monolith, this.controlPlane, this.simulator].flatMap((child) => child ?? []);
   }
 
   /** Tells runtime.json and the guard what runs now. */
   private changed(): void {
     if (this.stopping) return;
     this.charge(false);
-    const processes: RunningProcess[] = this.children.flatMap(({ pid, spec: { role, ports } }) =>
-      pid === undefined ? [] : [{ role, pid, ports }],
+    const processes: RunningProcess[] = [...this.main, ...this.wanted.running].flatMap(
+      ({ pid, spec: { role, context, ports } }) => (pid === undefined ? [] : [{ role, context, pid, ports }]),
     );
-    if (this.postgres) processes.push({ role: 'postgres', pid: this.postgres.pid, ports: [this.postgres.port] });
-    const runtime: Runtime = {
-      version: 1,
-      processes,
-      urls: this.urls,
-      databases: Object.fromEntries(
-        Object.entries(this.databases).map(([name, url]) => [name, { monolith: this.forOthers(url) }]),
-      ),
-    };
+    const postgres = this.database.process;
+    if (postgres) processes.push({ role: 'postgres', pid: postgres.pid, ports: [postgres.port] });
+    this.noteServiceDatabases();
+    const runtime: Runtime = { version: 1, processes, urls: this.urls, databases: structuredClone(this.databases) };
     this.writing = this.writing.then(() => writeRuntime(this.config.stateDir, runtime));
+  }
+
+  /** As its role sees it, like the monolith's. Kept when the service is gone: its database is not. */
+  private noteServiceDatabases(): void {
+    for (const { context, settings } of this.wanted.wanted) {
+      const adminUrl = settings.BANYAN_DATABASE_URL_SERVICE ?? settings.DATABASE_URL;
+      if (!adminUrl) continue;
+      // Passwords of roles derive from the admin's; without one there are no roles.
+      const url = new URL(adminUrl).password ? roleUrl(adminUrl, context) : adminUrl;
+      (this.databases[context] ??= {}).service = this.database.forOthers(url);
+    }
   }
 
   /** What a child may take: its running requests, and 12 s for the phases after them (platform/telemetry, shutdown). */
@@ -252,31 +234,16 @@ export class Supervisor {
     return this.config.http.shutdownMs + 13_000;
   }
 
-  /** What runtime.json says of a database: others may not know how to name a socket file in a URL. */
-  private forOthers(databaseUrl: string): string {
-    const url = new URL(databaseUrl);
-    if (this.postgres) url.searchParams.delete('host');
-    return url.href;
-  }
-
   private charge(done: boolean): void {
     const charge: Charge = {
       stateDir: this.config.stateDir,
-      pids: this.children.flatMap(({ pid }) => pid ?? []),
-      postgresPid: this.postgres?.pid,
+      pids: [...this.main, ...this.wanted.running].flatMap(({ pid }) => pid ?? []),
+      postgresPid: this.database.process?.pid,
       limitMs: this.stopLimitMs,
       done,
     };
     this.guardInput?.write(`${JSON.stringify(charge)}\n`);
   }
-}
-
-/** Both ends of a webhook sign with the same secret; the app would make the same one by itself. */
-function webhookSecrets({ stateDir, payments, shipping }: Config): Record<string, string> {
-  return {
-    PSP_WEBHOOK_SECRET: payments.pspWebhookSecret ?? keptSecret(stateDir, 'psp-webhook-secret'),
-    CARRIER_WEBHOOK_SECRET: shipping.carrierWebhookSecret ?? keptSecret(stateDir, 'carrier-webhook-secret'),
-  };
 }
 
 function startGuard(): Writable {

@@ -26,11 +26,9 @@ export const up = defineCommand({
     // From the start of the process, so with Node's own and everything that was imported.
     const ms = Math.round(performance.now());
     const { urls } = supervisor;
-    const seeded = config.seed;
-    screen.tell(
-      { event: 'ready', ms, urls, seeded },
-      banner({ url: urls.proxy, stateDir: config.stateDir, ms, seeded }),
-    );
+    const { stateDir, seed: seeded } = config;
+    const tokenIsKept = config.extraction.operatorToken === undefined;
+    screen.tell({ event: 'ready', ms, urls, seeded }, banner({ urls, stateDir, tokenIsKept, ms, seeded }));
   },
 });
 

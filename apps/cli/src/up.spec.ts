@@ -11,7 +11,8 @@ import { isAlive } from './is-alive.js';
 import { type Role, type Runtime, readRuntime } from './runtime-file.js';
 
 /*
- * The real command with everything real below it: an embedded Postgres of its own, the simulator and the monolith.
+ * The real command with everything real below it: an embedded Postgres of its own, the simulator, the monolith, the
+ * control plane and the proxy.
  * The specs are one story in their order: start, look, disturb, stop, start again, kill.
  */
 const workspace = join(import.meta.dirname, '../../..');
@@ -25,14 +26,25 @@ interface Ended {
   stderr: string;
 }
 
+const everyPort = (port: string) => ({
+  PORT: port,
+  CONTROL_PORT: port,
+  INTERNAL_PORT: port,
+  MONOLITH_PORT: port,
+  RPC_PORT: port,
+  PSP_PORT: port,
+  SERVICE_PORTS_FROM: port,
+});
+
 const environment = (settings: Record<string, string> = {}) => ({
   ...process.env,
   NODE_ENV: undefined,
   DATABASE_URL: undefined,
   PSP_URL: undefined,
   BANYAN_STATE_DIR: join(folder, 'state'),
-  PORT: '0',
-  INTERNAL_PORT: '0',
+  CONTROL_URL: undefined,
+  BANYAN_OPERATOR_TOKEN: undefined,
+  ...everyPort('0'),
   ...settings,
 });
 
@@ -72,6 +84,8 @@ const products = async () => {
   return { status: response.status, body: (await response.json()) as { items: unknown[] } };
 };
 
+const roles = ['proxy', 'monolith', 'control-plane', 'psp-simulator', 'postgres'] as const;
+
 describe('banyan up', () => {
   let first: Awaited<ReturnType<typeof up>>;
 
@@ -94,12 +108,14 @@ describe('banyan up', () => {
   it('says in runtime.json what runs, for its owner only', async () => {
     const { version, processes, urls, databases } = await runtime();
     expect(version).toBe(1);
-    expect(processes.map(({ role }) => role).sort()).toEqual(['monolith', 'postgres', 'psp-simulator']);
+    expect(processes.map(({ role }) => role)).toEqual(roles);
     for (const { pid, ports } of processes) {
       expect(isAlive(pid)).toBe(true);
       expect(ports.length).toBeGreaterThan(0);
     }
-    expect(urls).toEqual({ proxy: expect.stringMatching(/^http:/), monolith: urls.proxy });
+    const url = expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/);
+    expect(urls).toEqual({ proxy: url, monolith: url, control: url });
+    expect(new Set(Object.values(urls)).size).toBe(3);
     expect(Object.keys(databases)).toHaveLength(7);
     expect(databases.orders?.monolith).toMatch(/^postgres:\/\/banyan_orders:/);
     expect(statSync(join(folder, 'state/runtime.json')).mode & 0o777).toBe(0o600);
@@ -108,9 +124,14 @@ describe('banyan up', () => {
   it('has a status that says the same', async () => {
     const { code, stdout } = await run(['status', '--json']);
     expect(code).toBe(0);
-    const { ok, processes } = JSON.parse(stdout) as { ok: boolean; processes: { state: string }[] };
+    const { ok, processes, contexts } = JSON.parse(stdout) as {
+      ok: boolean;
+      processes: { state: string }[];
+      contexts: { stage: string }[];
+    };
     expect(ok).toBe(true);
-    expect(processes.map(({ state }) => state)).toEqual(['ready', 'ready', 'ready']);
+    expect(processes.map(({ state }) => state)).toEqual(roles.map(() => 'ready'));
+    expect(contexts.map(({ stage }) => stage)).toEqual(Array(7).fill('monolith'));
   });
 
   it('refuses a second one on the same state, in one line that names the first', async () => {
@@ -124,7 +145,7 @@ describe('banyan up', () => {
     await once(taken, 'listening');
     const { port } = taken.address() as { port: number };
     const state = join(folder, 'other');
-    for (const variable of ['PORT', 'INTERNAL_PORT']) {
+    for (const variable of ['PORT', 'CONTROL_PORT']) {
       const { code, stderr } = await run(['up'], { BANYAN_STATE_DIR: state, [variable]: String(port) });
       expect(code).toBe(4);
       expect(stderr).toBe(`Port ${port} is in use: set ${variable} to a free one.\n`);
@@ -133,13 +154,25 @@ describe('banyan up', () => {
     taken.close();
   });
 
+  it('does not give one port to two', async () => {
+    const free = createServer().listen(0, '127.0.0.1');
+    await once(free, 'listening');
+    const { port } = free.address() as { port: number };
+    free.close();
+    await once(free, 'close');
+    const twice = { PORT: String(port), CONTROL_PORT: String(port), BANYAN_STATE_DIR: join(folder, 'other') };
+    const { code, stderr } = await run(['up'], twice);
+    expect(code).toBe(4);
+    expect(stderr).toBe(`Port ${port} is given to another process of Banyan: set CONTROL_PORT to a free one.\n`);
+  });
+
   it('lists what is wrong with the settings', async () => {
     const { code, stderr } = await run(['up'], { PORT: 'many', INTERNAL_PORT: '-1' });
     expect(code).toBe(78);
     expect(stderr).toMatch(/PORT: .*\n.*INTERNAL_PORT: /);
   });
 
-  it.each(['monolith', 'psp-simulator', 'postgres'] as const)('starts %s again when it was killed', async (role) => {
+  it.each(roles)('starts %s again when it was killed', async (role) => {
     const before = await pidOf(role);
     process.kill(before, 'SIGKILL');
     await eventually(
@@ -147,9 +180,10 @@ describe('banyan up', () => {
         const after = await pidOf(role);
         expect(after).toEqual(expect.any(Number));
         expect(after).not.toBe(before);
-        return (await products()).status === 200;
+        const [{ code }, { status }] = [await run(['status']), await products()];
+        return status === 200 && code === 0;
       },
-      { timeoutMs: 20_000 },
+      { timeoutMs: 30_000, intervalMs: 200 },
     );
     const notices = first.lines.filter(({ event }) => event === 'notice').map(({ message }) => message);
     expect(notices).toContainEqual(expect.stringMatching(new RegExp(`^${role} ended by itself`, 'i')));

@@ -1,6 +1,6 @@
-import { Id, Money, command, defineContext, event, query } from '@banyan/kernel';
+import { Id, Money, command, defineContext, drawn, event, query } from '@banyan/kernel';
 import { z } from 'zod';
-import { Instant, PageInput, Sku, page, text } from './common.js';
+import { Instant, NOBODY, PageInput, Sku, page, text } from './common.js';
 
 const Category = text(100).min(1);
 const Name = text(200).min(1);
@@ -35,16 +35,36 @@ export type ProductChanges = z.output<typeof ProductChanges>;
 /** State-carrying: a subscriber can keep its own copy without asking back. */
 const ProductState = z.strictObject({ productId: Id, sku: Sku, name: z.string(), category: z.string(), price: Money });
 
+const products = query({
+  input: PageInput.extend({ q: z.string().trim().max(200).optional(), category: Category.optional() }),
+  output: page(Product),
+  errors: { CURSOR_INVALID: 'invalid' },
+  examples: [
+    { limit: 20 },
+    { limit: 100 },
+    { q: 'lamp' },
+    { q: 'oak shelf', limit: 5 },
+    { category: 'Kitchen' },
+    { category: 'Lighting', q: 'brass', limit: 3 },
+    { q: 'there is nothing of the kind' },
+  ],
+});
+
 export const catalog = defineContext('catalog', {
   routes: ['/v1/products'],
+  reads: {
+    'GET /v1/products': { query: 'products', public: true },
+    'GET /v1/products/{id}': { query: 'product', public: true },
+  },
   queries: {
-    products: query({
-      input: PageInput.extend({ q: z.string().trim().max(200).optional(), category: Category.optional() }),
-      output: page(Product),
-      errors: { CURSOR_INVALID: 'invalid' },
-      examples: [{ limit: 20 }],
+    products,
+    product: query({
+      input: z.strictObject({ id: Id }),
+      output: Product,
+      errors: { PRODUCT_NOT_FOUND: 'not_found' },
+      examples: [{ id: NOBODY }],
+      drawn: drawn(products, { limit: 50 }, ({ items }) => items.map(({ id }) => ({ input: { id } }))),
     }),
-    product: query({ input: z.strictObject({ id: Id }), output: Product, errors: { PRODUCT_NOT_FOUND: 'not_found' } }),
   },
   commands: {
     createProduct: command({

@@ -41,3 +41,6 @@ export const page = <T extends z.ZodType>(item: T) =>
   z.strictObject({ items: z.array(item), nextCursor: z.string().nullable() });
 
 export const Nothing = z.strictObject({});
+
+/** An id that nothing has: "there is no such thing" is an answer, too, and both sides have to give it. */
+export const NOBODY = '00000000-0000-7000-8000-000000000000';

@@ -1,6 +1,6 @@
-import { Id, Role, command, defineContext, event, query } from '@banyan/kernel';
+import { type Example, Id, Role, command, defineContext, drawn, event, query } from '@banyan/kernel';
 import { z } from 'zod';
-import { Instant, Nothing } from './common.js';
+import { Instant, NOBODY, Nothing, PageInput, page } from './common.js';
 
 export const User = z
   .strictObject({ id: Id, email: z.email(), name: z.string(), roles: z.array(Role), createdAt: Instant })
@@ -31,11 +31,59 @@ export const PersonName = z
 /** Hex SHA-256 of a refresh token: the token itself never enters a command. */
 const TokenHash = z.string().regex(/^[0-9a-f]{64}$/);
 
+/** Who has an account, the first ones first. For staff, and for probes, which ask as somebody. */
+const userIds = query({
+  input: PageInput,
+  output: page(Id),
+  errors: { CURSOR_INVALID: 'invalid' },
+  examples: [{ limit: 20 }, { limit: 1 }],
+});
+
+/** Examples of a query that answers who asks: as each of the first users, and as one who has nothing yet. */
+export const asEachUser = <I>(input: I) => ({
+  drawn: drawn(userIds, { limit: 10 }, ({ items }): Example<I>[] =>
+    [...items, NOBODY].map((id) => ({ input, as: { kind: 'user', id, roles: ['customer'] } })),
+  ),
+});
+
 export const identity = defineContext('identity', {
   routes: ['/v1/auth', '/v1/me', '/.well-known/jwks.json'],
+  reads: {
+    'GET /v1/me': { query: 'user' },
+    'GET /.well-known/jwks.json': { query: 'jwks', public: true },
+  },
   queries: {
     jwks: query({ input: Nothing, output: z.strictObject({ keys: z.array(PublicJwk) }), examples: [{}] }),
-    user: query({ input: z.strictObject({ id: Id }), output: User, errors: { USER_NOT_FOUND: 'not_found' } }),
+    user: query({
+      input: z.strictObject({ id: Id }),
+      output: User,
+      errors: { USER_NOT_FOUND: 'not_found' },
+      examples: [{ id: NOBODY }],
+      drawn: drawn(userIds, { limit: 20 }, ({ items }) => items.map((id) => ({ input: { id } }))),
+    }),
+    userIds,
+    /** What a login is checked against. Asked and answered within the system only. */
+    credentials: query({
+      input: z.strictObject({ email: Email }),
+      output: z.strictObject({ account: z.strictObject({ user: User, passwordHash: z.string() }).nullable() }),
+      examples: [{ email: 'customer@example.com' }, { email: 'nobody@example.com' }],
+    }),
+    /** The keys that sign, each sealed: only who holds the system's secret can open one. Within the system only. */
+    signingKeys: query({
+      input: Nothing,
+      output: z.strictObject({
+        keys: z.array(
+          z.strictObject({
+            kid: z.string(),
+            sealedPrivateJwk: z.string(),
+            createdAt: Instant,
+            signFrom: Instant,
+            publishUntil: Instant.nullable(),
+          }),
+        ),
+      }),
+      examples: [{}],
+    }),
   },
   commands: {
     register: command({

@@ -1,5 +1,6 @@
-import { Id, command, defineContext, event, query } from '@banyan/kernel';
+import { Id, command, defineContext, drawn, event, query } from '@banyan/kernel';
 import { z } from 'zod';
+import { catalog } from './catalog.js';
 import { Instant, Quantity, Sku } from './common.js';
 
 const OnHand = z.int().min(0).max(100_000_000);
@@ -29,16 +30,25 @@ export const Reservation = z.strictObject({
 
 export const inventory = defineContext('inventory', {
   routes: ['/v1/stock'],
+  reads: { 'GET /v1/stock/{sku}': { query: 'stockOf', public: true } },
   queries: {
     stockOf: query({
       input: z.strictObject({ sku: Sku }),
       output: Stock,
       errors: { STOCK_NOT_FOUND: 'not_found' },
+      examples: [{ sku: 'KIT-0001' }, { sku: 'no-such-thing' }],
+      drawn: drawn(catalog.queries.products, { limit: 100 }, ({ items }) =>
+        items.map(({ sku }) => ({ input: { sku } })),
+      ),
     }),
     /** Held reservations whose time is up, oldest first: what the expiry sweep works on. */
     overdueReservations: query({
       input: z.strictObject({ limit: z.int().min(1).max(500), at: Instant }),
       output: z.strictObject({ orderIds: z.array(Id) }),
+      examples: [
+        { limit: 100, at: '2026-01-01T00:00:00.000Z' },
+        { limit: 10, at: '2100-01-01T00:00:00.000Z' },
+      ],
     }),
   },
   commands: {

@@ -1,6 +1,7 @@
 import { Id, defineContext, query } from '@banyan/kernel';
 import { z } from 'zod';
 import { Instant } from './common.js';
+import { asEachUser } from './identity.js';
 
 export const Message = z.strictObject({
   id: Id,
@@ -14,7 +15,11 @@ export const notifications = defineContext('notifications', {
   routes: [],
   queries: {
     /** What was sent to the calling user, newest first. */
-    messages: query({ input: z.strictObject({}), output: z.strictObject({ items: z.array(Message) }) }),
+    messages: query({
+      input: z.strictObject({}),
+      output: z.strictObject({ items: z.array(Message) }),
+      ...asEachUser({}),
+    }),
   },
   commands: {},
   events: {},

@@ -1,6 +1,7 @@
-import { Id, Money, command, defineContext, event, query } from '@banyan/kernel';
+import { Id, Money, command, defineContext, drawn, event, query } from '@banyan/kernel';
 import { z } from 'zod';
-import { Address, Instant, PageInput, Quantity, Sku, page } from './common.js';
+import { Address, Instant, NOBODY, PageInput, Quantity, Sku, page } from './common.js';
+import { asEachUser } from './identity.js';
 
 export const Cart = z
   .strictObject({
@@ -35,13 +36,32 @@ export const PaymentMethod = z.string().regex(/^tok_[a-z0-9_]{1,60}$/, 'a provid
 
 const OrderRef = z.strictObject({ orderId: Id, customerId: Id });
 
+/** Newest first: a customer's own, and to the system everybody's. */
+const list = query({
+  input: PageInput,
+  output: page(Order),
+  errors: { CURSOR_INVALID: 'invalid' },
+  ...asEachUser({ limit: 5 }),
+});
+
 /** Carts and orders belong to the actor of the call; staff may read any order. */
 export const orders = defineContext('orders', {
   routes: ['/v1/cart', '/v1/orders'],
+  reads: {
+    'GET /v1/cart': { query: 'cart' },
+    'GET /v1/orders': { query: 'orders' },
+    'GET /v1/orders/{id}': { query: 'order' },
+  },
   queries: {
-    cart: query({ input: z.strictObject({}), output: Cart }),
-    order: query({ input: z.strictObject({ id: Id }), output: Order, errors: { ORDER_NOT_FOUND: 'not_found' } }),
-    orders: query({ input: PageInput, output: page(Order), errors: { CURSOR_INVALID: 'invalid' } }),
+    cart: query({ input: z.strictObject({}), output: Cart, ...asEachUser({}) }),
+    order: query({
+      input: z.strictObject({ id: Id }),
+      output: Order,
+      errors: { ORDER_NOT_FOUND: 'not_found' },
+      examples: [{ id: NOBODY }],
+      drawn: drawn(list, { limit: 20 }, ({ items }) => items.map(({ id }) => ({ input: { id } }))),
+    }),
+    orders: list,
   },
   commands: {
     setCartItem: command({

@@ -1,7 +1,7 @@
-import { Id, Money, command, defineContext, event, query } from '@banyan/kernel';
+import { Id, Money, command, defineContext, drawn, event, query } from '@banyan/kernel';
 import { z } from 'zod';
-import { Instant } from './common.js';
-import { PaymentMethod } from './orders.js';
+import { Instant, NOBODY } from './common.js';
+import { PaymentMethod, orders } from './orders.js';
 
 export const PaymentStatus = z.enum([
   'requires_action',
@@ -49,8 +49,17 @@ const PaymentRef = z.strictObject({ paymentId: Id, orderId: Id });
 
 export const payments = defineContext('payments', {
   routes: ['/v1/payments', '/v1/webhooks/psp'],
+  reads: { 'GET /v1/payments/{id}': { query: 'payment' } },
   queries: {
-    payment: query({ input: z.strictObject({ id: Id }), output: Payment, errors: { PAYMENT_NOT_FOUND: 'not_found' } }),
+    payment: query({
+      input: z.strictObject({ id: Id }),
+      output: Payment,
+      errors: { PAYMENT_NOT_FOUND: 'not_found' },
+      examples: [{ id: NOBODY }],
+      drawn: drawn(orders.queries.orders, { limit: 20 }, ({ items }) =>
+        items.flatMap(({ payment }) => (payment ? [{ input: { id: payment.id } }] : [])),
+      ),
+    }),
   },
   commands: {
     /** Asks for the money of an order. Asked again for the same order: the same payment. */

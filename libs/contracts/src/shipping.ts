@@ -1,7 +1,8 @@
-import { Id, command, defineContext, event, query } from '@banyan/kernel';
+import { Id, command, defineContext, drawn, event, query } from '@banyan/kernel';
 import { z } from 'zod';
-import { Address, Instant } from './common.js';
+import { Address, Instant, NOBODY } from './common.js';
 import { StockLine } from './inventory.js';
+import { orders } from './orders.js';
 
 export const ShipmentStatus = z.enum(['pending', 'dispatched', 'delivered', 'cancelled']);
 
@@ -22,11 +23,16 @@ const ShipmentRef = z.strictObject({ shipmentId: Id, orderId: Id, trackingNumber
 
 export const shipping = defineContext('shipping', {
   routes: ['/v1/shipments', '/v1/webhooks/carrier'],
+  reads: { 'GET /v1/shipments/{id}': { query: 'shipment' } },
   queries: {
     shipment: query({
       input: z.strictObject({ id: Id }),
       output: Shipment,
       errors: { SHIPMENT_NOT_FOUND: 'not_found' },
+      examples: [{ id: NOBODY }],
+      drawn: drawn(orders.queries.orders, { limit: 20 }, ({ items }) =>
+        items.flatMap(({ shipment }) => (shipment ? [{ input: { id: shipment.id } }] : [])),
+      ),
     }),
   },
   commands: {

@@ -1,13 +1,41 @@
 import { z } from 'zod';
+import type { Actor } from './actor.js';
 import { DomainError, type ErrorKind } from './errors.js';
 
 type Errors = Record<string, ErrorKind>;
 
-/** How parity compares two answers of one operation: JSON pointers into the output. */
+/**
+ * What is no difference between two answers of one operation. JSON pointers into the output, in which a segment `*`
+ * stands for any name or index.
+ */
 export interface ParityRules {
   ignore?: string[];
   unordered?: string[];
+  /** Numbers that may differ by so much. */
+  numbers?: Record<string, number>;
+  /** Times that may differ by so many ms. */
+  times?: Record<string, number>;
 }
+
+/** An input that can always be answered, and on whose behalf: as the system when nobody is named. */
+export interface Example<I> {
+  input: I;
+  as?: Actor;
+}
+
+/** Further examples, made from what another query answers: ids that nobody can know beforehand. */
+export interface Drawn<I> {
+  from: AnyQuery;
+  input: unknown;
+  pick(output: unknown): Example<I>[];
+}
+
+/** Examples made from what the query `from` answers the system on `input`. */
+export const drawn = <Q extends AnyQuery, I>(
+  from: Q,
+  input: z.input<Q['input']>,
+  pick: (output: z.output<Q['output']>) => Example<I>[],
+): Drawn<I> => ({ from, input, pick });
 
 interface OperationSpec<I extends z.ZodType, O extends z.ZodType, E extends Errors> {
   input: I;
@@ -25,6 +53,7 @@ export interface QueryDef<
 > extends OperationSpec<I, O, E> {
   kind: 'query';
   parity?: ParityRules;
+  drawn?: Drawn<z.input<I>>;
 }
 
 export interface CommandDef<
@@ -89,6 +118,8 @@ export interface ContextSpec<
 > {
   /** Path prefixes that belong to the context at the edge. */
   routes: string[];
+  /** The GET routes below them, and the query that each one answers with; `public`: without a token. */
+  reads?: Record<`GET /${string}`, { query: keyof Q & string; public?: true }>;
   queries: Q;
   commands: C;
   events: E;

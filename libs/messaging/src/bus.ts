@@ -1,23 +1,29 @@
 import { type AnyContract, type AnyOperation, DomainError, anonymous, newId } from '@banyan/kernel';
 import { currentTraceparent, withSpan } from '@banyan/platform/telemetry';
-import { DEADLINE_EXCEEDED, type Endpoint } from './endpoint.js';
+import type { Endpoint } from './endpoint.js';
 import type { Envelope, Reply } from './envelope.js';
+import { CONTEXT_MOVED, moved, neverRan, refusal } from './failures.js';
 import type { CallOptions, Client } from './handlers.js';
-import type { Placement } from './placement.js';
-import { currentScope, noteReply } from './scope.js';
-import { CONTEXT_MOVED } from './unit-of-work.js';
+import type { Decision, Placement } from './placement.js';
+import { type CallScope, currentScope, noteReply } from './scope.js';
 
 /** Longest wait for an answer when nobody says otherwise, ms. */
 const DEFAULT_TIMEOUT = 10_000;
 
 /** Longest time a call is held while its context changes owner, ms: bounded, then 503. */
-const HOLD = 2_000;
+export const HOLD = 2_000;
+
+/** How long a side that does not own the context may take over a read before the owner is asked, ms. */
+const PATIENCE = 1_000;
 
 /** Carries calls to the side that owns a context. */
 export class Bus {
   readonly #endpoints = new Map<string, Endpoint>();
 
-  constructor(private readonly placement: Placement) {}
+  constructor(
+    private readonly placement: Placement,
+    private readonly holdMs: number = HOLD,
+  ) {}
 
   /** Serves a context in this process. */
   serve(endpoint: Endpoint): void {
@@ -48,29 +54,47 @@ export class Bus {
     const { context } = operation;
     const deadline = Math.min(at + (options?.timeoutMs ?? DEFAULT_TIMEOUT), scope?.deadline ?? Infinity);
     const actor = options?.actor ?? scope?.actor ?? anonymous;
-    const envelope = new OwnEnvelope(context, operation.name, input, options?.idempotencyKey, actor, at, deadline);
-    const send = () => this.#send(operation, envelope);
+    const envelope = new OwnEnvelope(
+      context,
+      operation.name,
+      input,
+      options?.idempotencyKey,
+      actor,
+      at,
+      deadline,
+      scope,
+    );
+    let where: Decision = held;
+    const send = () => this.#send((where = this.placement.decide(context, operation.kind, envelope)), envelope);
     let reply = await withSpan(operation.span, undefined, send);
-    // Sent again while the context changes owner: a fenced message was never run.
-    const holdUntil = Math.min(at + HOLD, envelope.deadline);
-    while (!reply.ok && reply.error.code === CONTEXT_MOVED && Date.now() < holdUntil) {
+    // Sent again while the context changes owner, or its process starts again: the message has not run.
+    const holdUntil = Math.min(at + this.holdMs, deadline);
+    while (!reply.ok && neverRan(reply.error.code) && Date.now() < holdUntil) {
+      if (reply.error.code === CONTEXT_MOVED && where.at !== 'hold' && where.side)
+        this.placement.moved?.(context, where.side);
       await this.placement.changed(context, holdUntil - Date.now());
       reply = await withSpan(operation.span, undefined, send);
     }
+    if (scope && operation.kind === 'command') noteRun(scope, reply);
     if (!reply.ok) throw new DomainError(reply.error.code, reply.error.kind, reply.error.message, reply.error.data);
     if (scope) noteReply(scope, context, reply.meta);
     return reply.output;
   }
 
   /* Not async: each async function on this path costs a promise and a turn of the microtask queue per call. */
-  #send({ context, kind }: Called, envelope: Envelope): Promise<Reply> {
-    const where = this.placement.decide(context, kind, envelope);
-    if (where.at === 'hold') return Promise.resolve(held(context));
+  #send(where: Decision, envelope: Envelope): Promise<Reply> {
+    if (where.at === 'hold') return Promise.resolve(refusal(moved(envelope.context)));
     envelope.epoch = where.epoch;
     if (where.at === 'local') return this.#local(envelope);
     // Within the process the trace goes along by itself.
     envelope.traceparent = currentTraceparent();
-    return within(envelope, where.via.call(envelope));
+    return where.otherwise ? this.#read(where, where.otherwise, envelope) : where.via.call(envelope);
+  }
+
+  /** Reads on a side that does not own the context; the owner is asked when it is behind, gone, or silent. */
+  async #read(where: Decision & { at: 'remote' }, otherwise: Decision, envelope: Envelope): Promise<Reply> {
+    const reply = await where.via.call(envelope, Math.min(envelope.deadline, Date.now() + PATIENCE));
+    return reply.ok || reply.error.kind !== 'unavailable' ? reply : this.#send(otherwise, envelope);
   }
 
   #local(envelope: Envelope): Promise<Reply> {
@@ -85,6 +109,8 @@ class OwnEnvelope implements Envelope {
   #id: string | undefined;
   traceparent: string | undefined = undefined;
   epoch: number | undefined = undefined;
+  readonly placement: Envelope['placement'];
+  readonly consistency: Envelope['consistency'];
 
   constructor(
     readonly context: string,
@@ -94,7 +120,11 @@ class OwnEnvelope implements Envelope {
     readonly actor: Envelope['actor'],
     readonly at: number,
     readonly deadline: number,
-  ) {}
+    scope: CallScope | undefined,
+  ) {
+    this.placement = scope?.placement;
+    this.consistency = scope?.consistency;
+  }
 
   get id(): string {
     return (this.#id ??= newId());
@@ -113,36 +143,13 @@ interface Called {
   span: string;
 }
 
-const held = (context: string): Reply => ({
-  ok: false,
-  error: {
-    code: CONTEXT_MOVED,
-    kind: 'unavailable',
-    message: `${context} is changing owner`,
-    data: { retryAfterMs: 1000 },
-  },
-});
+const held: Decision = { at: 'hold' };
 
-/** The answer, or a failure when the deadline comes first. */
-async function within(envelope: Envelope, answer: Promise<Reply>): Promise<Reply> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Reply>((resolve) => {
-    timer = setTimeout(
-      () =>
-        resolve({
-          ok: false,
-          error: {
-            code: DEADLINE_EXCEEDED,
-            kind: 'unavailable',
-            message: `No answer from ${envelope.context} in time`,
-          },
-        }),
-      Math.max(0, envelope.deadline - Date.now()),
-    );
-  });
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+/** A command that was refused has had no effect; one whose answer got lost may have. */
+function noteRun({ seen }: CallScope, reply: Reply): void {
+  if (
+    reply.ok ||
+    (!neverRan(reply.error.code) && (reply.error.kind === 'unavailable' || reply.error.kind === 'internal'))
+  )
+    seen.ran = true;
 }

@@ -4,7 +4,7 @@ import { testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LoopbackPlacement } from './loopback.js';
 import { currentScope, newScope, runInScope } from './scope.js';
-import { alice, bob, createToyTables, startToy } from './toy.spec-support.js';
+import { OverTcp, alice, bob, createToyTables, freePort, startToy } from './toy.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
 beforeAll(() => createToyTables(test));
@@ -18,14 +18,16 @@ const failure = async (call: Promise<unknown>): Promise<DomainError> => {
   return error;
 };
 
-// The RPC conformance suite: what holds for a call holds wherever its context runs.
+// What holds for a call holds wherever its context runs.
 describe.each([
   ['in process', () => undefined],
   ['through the serialising loop-back', () => new LoopbackPlacement()],
+  ['over TCP', (rpcPort: number) => new OverTcp(rpcPort)],
 ])('a call %s', (_name, placement) => {
   let toy: Awaited<ReturnType<typeof startToy>>;
   beforeAll(async () => {
-    toy = await startToy(test, {}, { placement: placement() });
+    const rpcPort = await freePort();
+    toy = await startToy(test, { rpcPort }, { placement: placement(rpcPort) });
   });
   afterAll(() => toy.close());
   const counter = () => `c-${randomUUID()}`;

@@ -1,17 +1,14 @@
 import { Logger } from '@nestjs/common';
 import { type AnyContract, type AnyOperation, DomainError } from '@banyan/kernel';
 import { databaseFailure } from '@banyan/platform/database';
-import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
+import { metrics } from '@banyan/platform/telemetry';
 import type { Envelope, Failure, Reply, ReplyMeta } from './envelope.js';
+import { CONTEXT_BEHIND, DEADLINE_EXCEEDED, INPUT_INVALID, OPERATION_UNKNOWN } from './failures.js';
 import type { QueryContext } from './handlers.js';
 import { once } from './idempotency.js';
+import type { Placement } from './placement.js';
 import { newScope, runInScope } from './scope.js';
 import type { UnitOfWork, WritingContext } from './unit-of-work.js';
-
-/** Codes of the bus itself; contracts add their own. */
-export const INPUT_INVALID = 'INPUT_INVALID';
-export const OPERATION_UNKNOWN = 'OPERATION_UNKNOWN';
-export const DEADLINE_EXCEEDED = 'DEADLINE_EXCEEDED';
 
 type Handler = (input: unknown, ctx: unknown) => Promise<unknown>;
 interface Operation {
@@ -46,6 +43,7 @@ export class Endpoint {
     readonly contract: AnyContract,
     server: object,
     private readonly unit: UnitOfWork,
+    private readonly caughtUp?: Placement['caughtUp'],
   ) {
     this.#log = new Logger(`bus.${contract.name}`);
     const methods = server as Record<string, Handler | undefined> & { prepare?: Record<string, Handler> };
@@ -75,6 +73,7 @@ export class Endpoint {
       if (operation.def.kind === 'query') {
         // Written out here: a function of its own would cost every query one more promise.
         const input = parse(operation.def, envelope);
+        if (envelope.consistency) await this.#seeOwnWrites(envelope);
         const output = await operation.run(input, new Asked(envelope));
         reply = { ok: true, output: operation.def.output.parse(output), meta: nothing };
       } else reply = await this.#command(operation, envelope);
@@ -96,11 +95,28 @@ export class Endpoint {
           prepare(input, { now: at, actor: envelope.actor, envelope }),
         )));
     const cause = { id: envelope.id, at, actor: envelope.actor, envelope, prepared };
-    const { output, replayed } = await this.unit.run(cause, (ctx: WritingContext) => {
-      const effect = async () => def.output.parse(await run(input, ctx));
-      return once(repeatable ? undefined : envelope.idempotencyKey, envelope, input, ctx, effect);
+    const meta: ReplyMeta = {};
+    const { output, replayed } = await this.unit.run(
+      cause,
+      (ctx: WritingContext) => {
+        const effect = async () => def.output.parse(await run(input, ctx));
+        return once(repeatable ? undefined : envelope.idempotencyKey, envelope, input, ctx, effect);
+      },
+      (token) => (meta.token = token),
+    );
+    meta.replayed = replayed;
+    return { ok: true, output, meta };
+  }
+
+  /** What the caller has written on the other side must be here by now, or somebody else has to answer. */
+  async #seeOwnWrites({ context, consistency }: Envelope): Promise<void> {
+    const token = consistency?.[context];
+    if (!token || token.side === this.unit.side || !this.caughtUp) return;
+    if (await this.caughtUp(this.unit.db, token)) return;
+    throw new DomainError(CONTEXT_BEHIND, 'unavailable', `${context} has not got your last write here yet`, {
+      context,
+      retryAfterMs: 1000,
     });
-    return { ok: true, output, meta: { replayed } };
   }
 
   #failure(envelope: Envelope, thrown: unknown): Failure {
@@ -110,12 +126,6 @@ export class Endpoint {
     return { code: 'INTERNAL', kind: 'internal', message: 'Something went wrong here' };
   }
 }
-
-/** Continues the caller's trace for a message that came from another process. */
-export const handleRemote = (endpoint: Endpoint, envelope: Envelope): Promise<Reply> =>
-  withRemoteParent(envelope.traceparent, `${envelope.context}.${envelope.operation}`, undefined, () =>
-    endpoint.handle(envelope),
-  );
 
 function parse(def: AnyOperation, envelope: Envelope): unknown {
   const result = def.input.safeParse(envelope.input);

@@ -1,5 +1,7 @@
-import { Actor, type DomainError } from '@banyan/kernel';
+import { Actor, type ConsistencyToken, type DomainError } from '@banyan/kernel';
 import { z } from 'zod';
+
+const Side = z.enum(['monolith', 'service']);
 
 /** What travels with every query and command, in process or between processes: JSON only. */
 export const Envelope = z.strictObject({
@@ -22,6 +24,12 @@ export const Envelope = z.strictObject({
   epoch: z.number().optional(),
   /** Outcome of work done before the transaction. */
   prepared: z.unknown().optional(),
+  /** What the edge has decided for the request that this belongs to: which side reads a context. */
+  placement: z.record(z.string(), Side).optional(),
+  /** What the caller has written, and must see again, per context. */
+  consistency: z
+    .record(z.string(), z.strictObject({ side: Side, epoch: z.int(), lsn: z.string().optional() }))
+    .optional(),
 });
 export type Envelope = z.output<typeof Envelope>;
 
@@ -57,8 +65,8 @@ export type Reply = { ok: true; output: unknown; meta: ReplyMeta } | { ok: false
 export interface ReplyMeta {
   /** The answer was stored by an earlier call with the same idempotency key. */
   replayed?: boolean;
-  /** Where the owner's log stood after the write: lets a later read ask for its own write. */
-  lsn?: string;
+  /** Of a command: what a later read shows to see what it wrote. */
+  token?: ConsistencyToken;
 }
 
 /** What an inbox says of one delivered event. */

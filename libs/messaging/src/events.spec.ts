@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { eventually, testDatabase } from '@banyan/testing';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { deadLetters, redrive } from './dead-letters.js';
 import type { EventEnvelope, Receipt } from './envelope.js';
 import { LoopbackPlacement } from './loopback.js';
 import { Relay, relayDefaults } from './relay.js';
-import { type ToyHooks, createToyTables, startToy } from './toy.spec-support.js';
+import { OverTcp, type ToyHooks, createToyTables, freePort, startToy } from './toy.spec-support.js';
 import { UnitOfWork } from './unit-of-work.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
@@ -34,9 +34,13 @@ const undone = async () =>
 describe.each([
   ['in process', () => undefined],
   ['through the serialising loop-back', () => new LoopbackPlacement()],
+  ['over TCP', (rpcPort: number) => new OverTcp(rpcPort)],
 ])('events %s', (_name, placement) => {
+  let rpcPort = 0;
+  beforeEach(async () => (rpcPort = await freePort()));
+
   it('reach their subscriber once each, in order per aggregate', async () => {
-    const toy = await start({}, { placement: placement() });
+    const toy = await start({ rpcPort }, { placement: placement(rpcPort) });
     const names = [counter(), counter(), counter()];
     await Promise.all(
       names.map(async (name) => {
@@ -51,11 +55,12 @@ describe.each([
     let poison = true;
     const toy = await start(
       {
+        rpcPort,
         heard: ({ data }) => {
           if (poison && data.name === bad && data.value === 2) throw new Error('cannot digest');
         },
       },
-      { placement: placement() },
+      { placement: placement(rpcPort) },
     );
     for (let i = 0; i < 3; i++) {
       await toy.counting.add({ name: bad, by: 1 });

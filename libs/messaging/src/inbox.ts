@@ -57,6 +57,8 @@ export class Inbox {
       try {
         receipts.push(...(await this.#together([event])));
       } catch (error) {
+        // Not the event's fault: the database is away, or the context has moved.
+        if (DomainError.is(error) && error.kind === 'unavailable') throw error;
         if (error instanceof Split) receipts.push({ id: event.id, verdict: 'gap' });
         else receipts.push({ id: event.id, verdict: 'failed', error: describe(error) });
       }

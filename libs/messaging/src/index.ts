@@ -1,7 +1,9 @@
 export { Bus } from './bus.js';
 export { type DeadLetter, deadLetters, redrive } from './dead-letters.js';
 export { HoldsSaga, InjectClient, Job, On, Serves, Subscribes, clientToken } from './decorators.js';
+export { edge, parsePlacement } from './edge.js';
 export type { Envelope, EventEnvelope, Receipt, Reply } from './envelope.js';
+export { CONTEXT_BEHIND, CONTEXT_MOVED, CONTEXT_UNREACHABLE } from './failures.js';
 export type {
   CallOptions,
   Client,
@@ -15,7 +17,8 @@ export type {
 export { Jobs } from './jobs.js';
 export { LoopbackPlacement } from './loopback.js';
 export { MessagingModule, type MessagingOptions } from './messaging.module.js';
-export { type Decision, type Placement, type RemoteTransport, allLocal } from './placement.js';
+export { type Decision, type Kind, type Placement, type RemoteTransport, type WayIn, allLocal } from './placement.js';
+export { Receiver } from './receiver.js';
 export { type SagaDefinition, type SagaStep, type StepResult, defineSaga, done, wait } from './saga.js';
 export { Sagas } from './sagas.js';
-export { currentScope, newScope, runInScope } from './scope.js';
+export { type CallScope, currentScope, newScope, runInScope } from './scope.js';

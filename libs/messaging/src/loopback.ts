@@ -1,10 +1,6 @@
-import { DomainError } from '@banyan/kernel';
-import type { Bus } from './bus.js';
-import { handleRemote } from './endpoint.js';
-import { Envelope, EventEnvelope, type Receipt, type Reply } from './envelope.js';
-import type { Inbox } from './inbox.js';
-import type { Decision, Placement, RemoteTransport } from './placement.js';
-import { outOfScope } from './scope.js';
+import type { EventEnvelope, Envelope, Receipt, Reply } from './envelope.js';
+import { within } from './failures.js';
+import { type Decision, type Kind, type Placement, type RemoteTransport, type WayIn, allLocal } from './placement.js';
 
 const overTheWire = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
 
@@ -15,27 +11,14 @@ const overTheWire = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
 export class Loopback implements RemoteTransport {
   readonly name = 'loopback';
 
-  constructor(
-    private readonly bus: Bus,
-    private readonly inboxes: ReadonlyMap<string, Inbox>,
-  ) {}
+  constructor(private readonly here: WayIn) {}
 
-  call(envelope: Envelope): Promise<Reply> {
-    return outOfScope(async () => {
-      const received = Envelope.parse(overTheWire(envelope));
-      const endpoint = this.bus.endpoint(received.context);
-      if (!endpoint) throw new DomainError('CONTEXT_UNKNOWN', 'unavailable', `Nothing serves ${received.context}`);
-      return overTheWire(await handleRemote(endpoint, received));
-    });
+  call(envelope: Envelope, until = envelope.deadline): Promise<Reply> {
+    return within(until, envelope, this.here.call(overTheWire(envelope)).then(overTheWire));
   }
 
-  deliver(context: string, events: EventEnvelope[]): Promise<Receipt[]> {
-    return outOfScope(async () => {
-      const received = overTheWire(events).map((event) => EventEnvelope.parse(event));
-      const inbox = this.inboxes.get(context);
-      if (!inbox) throw new DomainError('CONTEXT_UNKNOWN', 'unavailable', `Nothing receives events for ${context}`);
-      return overTheWire(await inbox.receive(received));
-    });
+  async deliver(context: string, events: EventEnvelope[]): Promise<Receipt[]> {
+    return overTheWire(await this.here.deliver(context, overTheWire(events)));
   }
 }
 
@@ -43,13 +26,13 @@ export class Loopback implements RemoteTransport {
 export class LoopbackPlacement implements Placement {
   #remote: Decision | undefined;
 
-  connect(via: RemoteTransport): void {
-    this.#remote = { at: 'remote', via };
+  connect(here: WayIn): void {
+    this.#remote = { at: 'remote', via: new Loopback(here) };
   }
 
-  decide(_context: string, kind: 'query' | 'command' | 'event' | 'job'): Decision {
+  decide(_context: string, kind: Kind): Decision {
     return kind === 'job' || !this.#remote ? { at: 'local' } : this.#remote;
   }
 
-  async changed(): Promise<void> {}
+  readonly changed = allLocal.changed;
 }

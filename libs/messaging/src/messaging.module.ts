@@ -7,23 +7,25 @@ import {
   type OnModuleInit,
 } from '@nestjs/common';
 import { DiscoveryModule, DiscoveryService, MetadataScanner, Reflector } from '@nestjs/core';
-import type { AnyContract, AnyEvent } from '@banyan/kernel';
+import { type AnyContract, type AnyEvent, DomainError, type Side } from '@banyan/kernel';
 import { type Database, databaseToken } from '@banyan/platform/database';
 import { metrics } from '@banyan/platform/telemetry';
-import { Bus } from './bus.js';
+import { Bus, HOLD } from './bus.js';
 import { JOB, ON, SAGA, SERVES, SUBSCRIBES, type JobOptions, clientToken } from './decorators.js';
 import { Endpoint } from './endpoint.js';
+import type { EventEnvelope, Receipt } from './envelope.js';
+import { CONTEXT_MOVED, moved, neverRan } from './failures.js';
 import type { JobContext } from './handlers.js';
 import { keepTidy } from './housekeeping.js';
 import { Inbox, type Reaction } from './inbox.js';
 import { Jobs, type JobsOptions } from './jobs.js';
-import { Loopback, LoopbackPlacement } from './loopback.js';
-import { type Placement, allLocal } from './placement.js';
+import { type Decision, type Placement, allLocal } from './placement.js';
+import { Receiver } from './receiver.js';
 import { type Deliver, Relay, type RelayOptions, relayDefaults } from './relay.js';
 import type { SagaDefinition } from './saga.js';
 import { SagaRunner } from './saga-runner.js';
 import { Sagas } from './sagas.js';
-import { type Side, UnitOfWork } from './unit-of-work.js';
+import { UnitOfWork } from './unit-of-work.js';
 
 export interface MessagingOptions {
   /** Every contract of the system: what may be called, and who subscribes to what. */
@@ -33,6 +35,8 @@ export interface MessagingOptions {
   placement?: Placement;
   jobs: JobsOptions;
   relay?: Partial<RelayOptions>;
+  /** How long a call is held while its context changes owner, ms. */
+  holdMs?: number;
 }
 
 const OPTIONS = Symbol('banyan.messaging.options');
@@ -52,7 +56,6 @@ interface Hosted {
 @Module({ imports: [DiscoveryModule] })
 export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, BeforeApplicationShutdown {
   readonly #hosted = new Map<string, Hosted>();
-  readonly #inboxes = new Map<string, Inbox>();
   readonly #subscribersOf: (event: string) => readonly string[];
   #stopTidying: (() => void) | undefined;
 
@@ -70,12 +73,13 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
       providers: [
         { provide: OPTIONS, useValue: options },
         { provide: PLACEMENT, useValue: placement },
-        { provide: Bus, useFactory: () => new Bus(placement) },
+        { provide: Bus, useFactory: () => new Bus(placement, options.holdMs) },
+        { provide: Receiver, useFactory: (bus: Bus) => new Receiver(bus), inject: [Bus] },
         { provide: Jobs, useFactory: () => new Jobs(options.jobs, local) },
         Sagas,
         ...clients,
       ],
-      exports: [Bus, Jobs, Sagas, ...clients.map(({ provide }) => provide)],
+      exports: [Bus, Receiver, Jobs, Sagas, ...clients.map(({ provide }) => provide)],
     };
   }
 
@@ -84,6 +88,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     @Inject(PLACEMENT) private readonly placement: Placement,
     @Inject('Databases') private readonly databases: Map<string, Database>,
     private readonly bus: Bus,
+    private readonly receiver: Receiver,
     private readonly jobs: Jobs,
     private readonly sagas: Sagas,
     private readonly discovery: DiscoveryService,
@@ -103,7 +108,12 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
       hosted.sagas.add(definition);
     }
     for (const { options, run } of found.jobs) this.jobs.add(options.name, { everyMs: options.everyMs, run });
-    if (this.placement instanceof LoopbackPlacement) this.placement.connect(new Loopback(this.bus, this.#inboxes));
+    this.placement.connect?.(this.receiver);
+    this.placement.onChange?.((context) => {
+      const hosted = this.#hosted.get(context);
+      hosted?.relay.wake();
+      hosted?.sagas.wake();
+    });
   }
 
   async onApplicationBootstrap(): Promise<void> {
@@ -118,6 +128,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
 
   async beforeApplicationShutdown(): Promise<void> {
     this.#stopTidying?.();
+    await this.receiver.close();
     await this.jobs.stop();
     await Promise.all([...this.#hosted.values()].map(({ sagas }) => sagas.stop()));
     await Promise.all([...this.#hosted.values()].map(({ relay }) => relay.stop()));
@@ -131,23 +142,38 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     checkSubscriptions(contract, reactions);
 
     const active = () => this.placement.decide(name, 'job').at === 'local';
-    const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf, () => hosted.relay.wake());
+    const published = () => hosted.relay.wake();
+    const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf, published, this.placement);
     const relay = new Relay(unit, this.#deliver, { ...relayDefaults, ...this.options.relay }, active);
     const hosted: Hosted = { unit, relay, sagas: new SagaRunner(unit, undefined, active) };
     this.#hosted.set(name, hosted);
-    this.bus.serve(new Endpoint(contract, server, unit));
+    this.bus.serve(new Endpoint(contract, server, unit, this.placement.caughtUp?.bind(this.placement)));
     this.sagas.add(hosted.sagas);
-    if (reactions.length) this.#inboxes.set(name, new Inbox(unit, reactions));
+    if (reactions.length) this.receiver.serve(name, new Inbox(unit, reactions));
   }
 
   /** The `direct` transport: hands events to the subscriber's inbox, wherever it is, and waits for the receipts. */
-  readonly #deliver: Deliver = (subscriber, events) => {
-    const where = this.placement.decide(subscriber, 'event');
-    if (where.at === 'remote') return where.via.deliver(subscriber, events);
-    const inbox = this.#inboxes.get(subscriber);
-    if (where.at === 'hold' || !inbox) throw new Error(`${subscriber} takes no events just now`);
-    return inbox.receive(events);
+  readonly #deliver: Deliver = async (subscriber, events) => {
+    const heldUntil = Date.now() + (this.options.holdMs ?? HOLD);
+    for (;;) {
+      const where = this.placement.decide(subscriber, 'event');
+      try {
+        return await this.#handOver(where, subscriber, events);
+      } catch (error) {
+        if (!DomainError.is(error) || !neverRan(error.code) || Date.now() >= heldUntil) throw error;
+        if (where.at !== 'hold' && where.side && error.code === CONTEXT_MOVED)
+          this.placement.moved?.(subscriber, where.side);
+        await this.placement.changed(subscriber, heldUntil - Date.now());
+      }
+    }
   };
+
+  #handOver(where: Decision, subscriber: string, events: EventEnvelope[]): Promise<Receipt[]> {
+    if (where.at === 'remote') return where.via.deliver(subscriber, events);
+    const inbox = this.receiver.inbox(subscriber);
+    if (where.at === 'hold' || !inbox) throw moved(subscriber);
+    return inbox.receive(events);
+  }
 
   #discover() {
     const servers: { contract: AnyContract; instance: object }[] = [];

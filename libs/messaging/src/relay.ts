@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import { DomainError } from '@banyan/kernel';
 import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
 import type { EventEnvelope, Receipt } from './envelope.js';
+import { hasMoved } from './failures.js';
 import { outOfScope } from './scope.js';
 import type { UnitOfWork } from './unit-of-work.js';
 
@@ -61,6 +62,10 @@ const settle = (fence: string) => `
   where o.event_id = u.event_id and o.subscriber = u.subscriber and o.attempts = u.attempts and o.state not in ('done', 'parked')
     and ${onceAtFirst(fence)}`;
 
+/* What the former owner's relay had claimed when it lost the context: it can settle none of it any more. */
+const takeOver = (fence: string) =>
+  `update outbox set due_at = now() where state = 'pending' and due_at > now() and ${onceAtFirst(fence)}`;
+
 interface Outcome {
   row: Row;
   state: 'pending' | 'parked' | 'done';
@@ -76,6 +81,8 @@ export class Relay {
   #again = false;
   #stopped = true;
   #timer: NodeJS.Timeout | undefined;
+  /** Whether this process had the context when it was last asked; undefined before that. */
+  #active: boolean | undefined;
   readonly #parked: { add(n?: number): void };
 
   constructor(
@@ -137,7 +144,7 @@ export class Relay {
 
   async #drain(): Promise<void> {
     try {
-      while (!this.#stopped && this.active()) {
+      while (!this.#stopped && (await this.#entitled())) {
         const { rows } = await this.unit.statement<Row>(claim, [this.options.batch, this.options.leaseMs]);
         if (!rows.length) return;
         await this.#round(rows);
@@ -145,8 +152,15 @@ export class Relay {
         this.#again = false;
       }
     } catch (error) {
-      this.#log.warn({ msg: 'outbox not reachable, trying again', err: error });
+      if (!hasMoved(error)) this.#log.warn({ msg: 'outbox not reachable, trying again', err: error });
     }
+  }
+
+  /** Is this the owner's relay? Once it has become it, what lies in the leases of the former one is due at once. */
+  async #entitled(): Promise<boolean> {
+    const [before, now] = [this.#active, this.active()];
+    if (now && before === false) await this.unit.statement(takeOver, []);
+    return (this.#active = now);
   }
 
   async #round(rows: Row[]): Promise<void> {

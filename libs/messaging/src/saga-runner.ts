@@ -12,6 +12,7 @@ import {
   transition,
 } from './saga.js';
 import { newScope, outOfScope, runInScope } from './scope.js';
+import { hasMoved } from './failures.js';
 import type { Cause, SagaRow, UnitOfWork, WritingContext } from './unit-of-work.js';
 
 type Data = Record<string, unknown>;
@@ -42,6 +43,11 @@ const hop = (fence: string) => `
   update saga set state = $4, data = $5, reason = null, attempts = 1, due_at = $6, deadline_at = $7, updated_at = $8, last_error = null
   from ${fence} where type = $1 and id = $2 and state = $3`;
 
+/* What the former owner's runners had leased when they lost the context: none of their steps can be kept any more. */
+const takeOver = (fence: string) => `
+  update saga set due_at = now() from ${fence}
+  where due_at > now() and due_at <= now() + $1 * interval '1 ms' and state not like '%:waiting'`;
+
 const keyOf = ({ type, id }: { type: string; id: string }): string => `${type}/${id}`;
 
 const changing = ({ type, id, state, data, reason, attempts, due_at, deadline_at, updated_at }: Row): SagaRow => ({
@@ -64,6 +70,8 @@ export class SagaRunner {
   #stopped = true;
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> | undefined;
+  /** Whether this process had the context when it was last asked; undefined before that. */
+  #active: boolean | undefined;
 
   constructor(
     readonly unit: UnitOfWork,
@@ -159,16 +167,29 @@ export class SagaRunner {
     return rows[0] && { ...rows[0], ...ctx.sagas.get(keyOf(rows[0])) };
   }
 
+  /** There may be something to do, such as a context that has come here. */
+  wake(): void {
+    if (!this.#sweeping) this.#sweepLater(0);
+  }
+
   #sweepLater(ms: number): void {
+    clearTimeout(this.#timer);
     if (this.#stopped) return;
     this.#timer = setTimeout(() => {
-      this.#sweeping = this.#sweep().finally(() => this.#sweepLater(this.options.sweepMs * (0.75 + Math.random() / 2)));
+      this.#sweeping = this.#sweep().finally(() => {
+        this.#sweeping = undefined;
+        this.#sweepLater(this.options.sweepMs * (0.75 + Math.random() / 2));
+      });
     }, ms);
   }
 
   async #sweep(): Promise<void> {
-    if (!this.active() || this.#definitions.size === 0) return;
+    const [before, now] = [this.#active, this.active()];
+    if (!now) this.#active = false;
+    if (!now || this.#definitions.size === 0) return;
     try {
+      if (before === false) await this.unit.statement(takeOver, [this.options.leaseMs]);
+      this.#active = true;
       const { rows } = await this.unit.statement<Row>(
         (fence) => `
           with due (due_type, due_id) as (
@@ -181,7 +202,7 @@ export class SagaRunner {
       // One whose step is still running here has just had its lease renewed; that is all it needs.
       for (const row of rows) if (!this.#running.has(keyOf(row))) this.#run(this.#definition(row.type), row, undefined);
     } catch (error) {
-      this.#log.warn({ msg: 'sagas not reachable, trying again', err: error });
+      if (!hasMoved(error)) this.#log.warn({ msg: 'sagas not reachable, trying again', err: error });
     }
   }
 
@@ -197,7 +218,10 @@ export class SagaRunner {
           ),
         ),
       )
-      .catch((error: unknown) => this.#log.error({ msg: `${key} stopped in ${row.state}`, err: error }))
+      .catch((error: unknown) => {
+        if (hasMoved(error)) this.#log.log({ msg: `${key} goes on where ${this.unit.context} is owned now` });
+        else this.#log.error({ msg: `${key} stopped in ${row.state}`, err: error });
+      })
       .finally(() => {
         if (this.#running.get(key) === work) this.#running.delete(key);
       });

@@ -1,21 +1,27 @@
+import { type AddressInfo, createServer } from 'node:net';
 import { Injectable, Module } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
 import { type Actor, command, defineContext, event, query } from '@banyan/kernel';
+import { AuthModule, rpcToken } from '@banyan/platform/auth';
+import { loadConfig } from '@banyan/platform/config';
 import { Database, DatabaseModule, InjectDatabase } from '@banyan/platform/database';
+import { createHttpApp } from '@banyan/platform/http';
 import type { TestDatabase } from '@banyan/testing';
 import { z } from 'zod';
 import { Bus } from './bus.js';
 import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
 import type { CommandContext, EventOf, Handlers, JobContext, QueryContext } from './handlers.js';
 import { MessagingModule, type MessagingOptions } from './messaging.module.js';
+import { type Decision, type Kind, type Placement, allLocal } from './placement.js';
 import { type SagaStep, defineSaga } from './saga.js';
 import { Sagas } from './sagas.js';
+import { RpcController, TcpPeers, listenRpc } from './tcp.js';
 
 /* Two toy contexts in the schemas of two real ones: `inventory` counts, `orders` listens and runs a saga. */
 
 export const counting = defineContext('inventory', {
   routes: [],
   queries: {
+    sleep: query({ input: z.strictObject({ ms: z.int() }), output: z.strictObject({}) }),
     valueOf: query({
       input: z.strictObject({ name: z.string().min(1) }),
       output: z.strictObject({ name: z.string(), value: z.int() }),
@@ -59,7 +65,11 @@ export const listening = defineContext('orders', {
   subscribes: ['inventory.Added'],
 });
 
+export const toyConfig = loadConfig({ BANYAN_SECRET: 'a secret that all processes of a spec share' });
+
 export interface ToyHooks {
+  /** Lets other processes in, on this port. */
+  rpcPort?: number;
   /** Called with each event that `orders` reacts to, before its row is written. */
   heard?: (event: EventOf<typeof counting.events.Added>) => void;
   steps?: SagaStep<Record<string, unknown>>[];
@@ -84,6 +94,11 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
       @InjectDatabase(counting) private readonly db: Database,
       private readonly bus: Bus,
     ) {}
+
+    async sleep({ ms }: { ms: number }) {
+      await new Promise((resolve) => setTimeout(resolve, ms));
+      return {};
+    }
 
     async valueOf({ name }: { name: string }, _ctx: QueryContext) {
       const { rows } = await this.db.query<{ value: number }>('select value from toy where name = $1', [name]);
@@ -174,15 +189,50 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
         relay: { backoffMs: 5, attempts: 3, sweepMs: 50 },
         ...options,
       }),
+      AuthModule.with({ keySource: () => async () => ({ keys: [] }) }),
     ],
+    controllers: [RpcController],
     providers: [Counting, Listening, ListeningEvents, ToySaga, ToyJobs],
   })
   class ToyApp {}
 
-  const app = await NestFactory.createApplicationContext(ToyApp, { logger: false, abortOnError: false });
+  const app = await createHttpApp(ToyApp, toyConfig, { logger: false });
   await app.init();
+  const port =
+    hooks.rpcPort === undefined ? undefined : await listenRpc(app, { host: '127.0.0.1', port: hooks.rpcPort });
   const bus = app.get(Bus);
-  return { app, bus, counting: bus.client(counting), listening: bus.client(listening), close: () => app.close() };
+  return {
+    app,
+    bus,
+    port,
+    counting: bus.client(counting),
+    listening: bus.client(listening),
+    close: () => app.close(),
+  };
+}
+
+/** Calls and events of every context go out over TCP and come back in. */
+export class OverTcp implements Placement {
+  readonly peers = new TcpPeers(rpcToken(toyConfig));
+
+  constructor(readonly port: number) {}
+
+  decide(_context: string, kind: Kind): Decision {
+    if (kind === 'job') return { at: 'local' };
+    return { at: 'remote', via: this.peers.to({ host: '127.0.0.1', port: this.port }) };
+  }
+
+  readonly changed = allLocal.changed;
+}
+
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer().once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as AddressInfo;
+      server.close(() => resolve(port));
+    });
+  });
 }
 
 export const alice: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000a', roles: ['customer'] };

@@ -1,13 +1,13 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { type Actor, type AnyEvent, DomainError, derivedId } from '@banyan/kernel';
+import { type Actor, type AnyEvent, type ConsistencyToken, type Side, derivedId } from '@banyan/kernel';
 import { type Database, RetryableTransactionError, type Transaction } from '@banyan/platform/database';
 import { currentTraceparent } from '@banyan/platform/telemetry';
 import type { z } from 'zod';
 import type { Envelope } from './envelope.js';
+import { moved } from './failures.js';
 import type { CommandContext } from './handlers.js';
+import type { Placement } from './placement.js';
 import { currentScope, newScope, runInScope } from './scope.js';
-
-export type Side = 'monolith' | 'service';
 
 /** An event as it waits in the transaction for its outbox row. */
 interface Emitted {
@@ -154,6 +154,7 @@ const attempts = 4;
  */
 export class UnitOfWork {
   readonly #fence: { text: string };
+  #epoch: number | undefined;
 
   constructor(
     readonly context: string,
@@ -162,27 +163,44 @@ export class UnitOfWork {
     readonly subscribersOf: (event: string) => readonly string[],
     /** Told after a commit that left events in the outbox for somebody. */
     private readonly published: () => void,
+    private readonly placement?: Pick<Placement, 'followed' | 'took'>,
   ) {
     this.#fence = { text: `select banyan_fence('${side}', null)` };
   }
 
-  /** Runs `fn` in a transaction of its own. Run again, from the start, when the transaction met another one. */
-  async run<T>(cause: Cause, fn: (ctx: WritingContext) => Promise<T>): Promise<T> {
+  /**
+   * Runs `fn` in a transaction of its own. Run again, from the start, when the transaction met another one. `told` gets
+   * what a later read needs to see what was written.
+   */
+  async run<T>(
+    cause: Cause,
+    fn: (ctx: WritingContext) => Promise<T>,
+    told?: (token: ConsistencyToken) => void,
+  ): Promise<T> {
     const scope = currentScope() ?? newScope(cause.actor);
     if (scope.writing) throw new Error(`A handler of ${scope.writing} may not open a transaction of ${this.context}`);
     for (let attempt = 1; ; attempt++) {
       try {
         let context: WritingContext | undefined;
+        let epoch = 0;
+        let lsn: string | undefined;
         const result = await runInScope(
           { ...scope, writing: this.context, afterCommit: (fn) => context!.afterCommit(fn) },
           () =>
-            this.db.transaction(this.#fenceFor(cause.envelope.epoch), async (tx) => {
-              context = new WritingContext(this, cause, tx);
-              const value = await fn(context);
-              context.finish();
-              return value;
-            }),
+            this.db.transaction(
+              this.#fenceFor(cause.envelope.epoch),
+              async (tx) => {
+                context = new WritingContext(this, cause, tx);
+                const value = await fn(context);
+                context.finish();
+                if (told && this.placement?.followed?.(this.context))
+                  tx.afterCommit(LOG_POSITION, ({ rows }) => (lsn = String(rows[0]?.lsn)));
+                return value;
+              },
+              { onBegin: ([fence]) => (epoch = this.#entered(Number(fence?.rows[0]?.banyan_fence))) },
+            ),
         );
+        told?.({ side: this.side, epoch, ...(lsn && { lsn }) });
         if (context!.awaited) this.published();
         context!.committed();
         return result;
@@ -206,22 +224,19 @@ export class UnitOfWork {
     }
   }
 
+  /** The epoch that the fence told, which is news for the placement when it is another one than before. */
+  #entered(epoch: number): number {
+    if (epoch !== this.#epoch) this.placement?.took?.(this.context, epoch);
+    return (this.#epoch = epoch);
+  }
+
   #fenceFor(epoch: number | undefined): { text: string } {
     return epoch === undefined ? this.#fence : { text: `select banyan_fence('${this.side}', ${Math.trunc(epoch)})` };
   }
 }
 
-/** Refused by the fence: nothing has run, so the same message may be sent to the owner. */
-export const CONTEXT_MOVED = 'CONTEXT_MOVED';
-
-const moved = (context: string, cause: unknown) =>
-  new DomainError(
-    CONTEXT_MOVED,
-    'unavailable',
-    `${context} is owned elsewhere just now`,
-    { retryAfterMs: 1000 },
-    { cause },
-  );
+/* The position up to which the log has been written: at least that of the commit that it comes after. */
+const LOG_POSITION = 'select pg_current_wal_insert_lsn()::text as lsn';
 
 const isFenced = (error: unknown): boolean => (error as { code?: string }).code === 'BN001';
 

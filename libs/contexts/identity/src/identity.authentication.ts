@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { Injectable, Logger } from '@nestjs/common';
 import { identity } from '@banyan/contracts';
+import { system } from '@banyan/kernel';
 import { type Client, InjectClient } from '@banyan/messaging';
 import { TokenSigner } from '@banyan/platform/auth';
 import { Config } from '@banyan/platform/config';
@@ -8,7 +9,7 @@ import { RateLimits } from '@banyan/platform/http';
 import type { JWK } from 'jose';
 import { Passwords } from './identity.passwords.js';
 import { SigningKeys } from './identity.signing-keys.js';
-import { IdentityStore, type UserView } from './identity.store.js';
+import type { UserView } from './identity.store.js';
 
 export interface Tokens {
   accessToken: string;
@@ -27,7 +28,6 @@ export class Authentication {
 
   constructor(
     @InjectClient(identity) private readonly client: Client<typeof identity>,
-    private readonly store: IdentityStore,
     private readonly passwords: Passwords,
     private readonly keys: SigningKeys,
     private readonly signer: TokenSigner,
@@ -46,7 +46,7 @@ export class Authentication {
   async login(email: string, password: string, address: string): Promise<Tokens> {
     await this.limits.take('login.account', email);
     await this.limits.take('login.address', address);
-    const account = await this.store.credentialsOf(email);
+    const { account } = await this.client.credentials({ email }, { actor: system('identity') });
     const fits = await this.passwords.verify(account?.passwordHash, password);
     if (!account || !fits) throw identity.fail('INVALID_CREDENTIALS', 'The e-mail address or the password is wrong');
     await this.limits.clear('login.account', email);

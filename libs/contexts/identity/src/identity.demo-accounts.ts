@@ -3,8 +3,8 @@ import { identity } from '@banyan/contracts';
 import { DomainError, type Role, system } from '@banyan/kernel';
 import { type Client, InjectClient } from '@banyan/messaging';
 import { Passwords } from './identity.passwords.js';
-import { IdentityStore } from './identity.store.js';
 
+const actor = system('seed');
 const password = 'banyan-demo';
 const accounts: { email: string; name: string; roles: Role[] }[] = [
   { email: 'customer@example.com', name: 'Casey Customer', roles: ['customer'] },
@@ -17,23 +17,26 @@ const accounts: { email: string; name: string; roles: Role[] }[] = [
 export class DemoAccounts {
   constructor(
     @InjectClient(identity) private readonly client: Client<typeof identity>,
-    private readonly store: IdentityStore,
     private readonly passwords: Passwords,
   ) {}
 
   /** Are all of them there? */
   async seeded(): Promise<boolean> {
-    for (const { email } of accounts) if (!(await this.store.credentialsOf(email))) return false;
+    for (const { email } of accounts) if (!(await this.has(email))) return false;
     return true;
   }
 
   /** Makes those that are missing. May be called again, and by several processes at once. */
   async seed(): Promise<void> {
     for (const account of accounts) {
-      if (await this.store.credentialsOf(account.email)) continue;
+      if (await this.has(account.email)) continue;
       const passwordHash = await this.passwords.hash(password);
-      await this.client.register({ ...account, passwordHash }, { actor: system('seed') }).catch(unlessTaken);
+      await this.client.register({ ...account, passwordHash }, { actor }).catch(unlessTaken);
     }
+  }
+
+  private async has(email: string): Promise<boolean> {
+    return (await this.client.credentials({ email }, { actor })).account !== null;
   }
 }
 

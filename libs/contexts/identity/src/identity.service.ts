@@ -1,10 +1,14 @@
 import { identity } from '@banyan/contracts';
-import { hasRole } from '@banyan/kernel';
+import { type Actor, hasRole } from '@banyan/kernel';
 import { type CommandContext, type Handlers, type QueryContext, Serves } from '@banyan/messaging';
-import type { z } from 'zod';
+import { decodeCursor, encodeCursor, fail } from '@banyan/platform/http';
+import { z } from 'zod';
 import { cappedExpiry, decideRotation } from './domain/session.js';
 import { newestKey } from './domain/signing-key.js';
 import { IdentityStore, type UserView } from './identity.store.js';
+
+/** Where a page of ids ended. */
+const Position = z.tuple([z.uuid()]);
 
 type Commands = typeof identity.commands;
 type Input<K extends keyof Commands> = z.output<Commands[K]['input']>;
@@ -25,6 +29,32 @@ export class IdentityService implements Handlers<typeof identity> {
     const user = own || hasRole(actor, 'staff') ? await this.store.user(id) : undefined;
     if (!user) throw identity.fail('USER_NOT_FOUND', 'There is no such user');
     return user;
+  }
+
+  async userIds({ limit, cursor }: z.output<typeof identity.queries.userIds.input>, { actor }: QueryContext) {
+    if (!hasRole(actor, 'staff')) throw fail('FORBIDDEN', 'Who has an account is for staff to know');
+    const found = await this.store.userIds(limit + 1, decodeCursor(cursor, Position)?.[0]);
+    const items = found.slice(0, limit);
+    return { items, nextCursor: found.length > limit ? encodeCursor([items.at(-1)]) : null };
+  }
+
+  async credentials({ email }: { email: string }, { actor }: QueryContext) {
+    withinTheSystem(actor);
+    return { account: (await this.store.credentialsOf(email)) ?? null };
+  }
+
+  async signingKeys(_: object, { actor, now }: QueryContext) {
+    withinTheSystem(actor);
+    const keys = await this.store.publishedKeys(now);
+    return {
+      keys: keys.map(({ kid, sealedPrivateJwk, createdAt, signFrom, publishUntil }) => ({
+        kid,
+        sealedPrivateJwk,
+        createdAt: createdAt.toISOString(),
+        signFrom: signFrom.toISOString(),
+        publishUntil: publishUntil?.toISOString() ?? null,
+      })),
+    };
   }
 
   async register({ email, name, passwordHash, roles }: Input<'register'>, ctx: CommandContext): Promise<UserView> {
@@ -96,4 +126,9 @@ export class IdentityService implements Handlers<typeof identity> {
   async removeExpired({ limit }: Input<'removeExpired'>, ctx: CommandContext) {
     return this.store.removeExpired(ctx.now, limit);
   }
+}
+
+/** No user's request may come by these, whatever their roles. */
+function withinTheSystem(actor: Actor): void {
+  if (actor.kind !== 'system') throw fail('FORBIDDEN', 'This is for the system itself');
 }

@@ -57,7 +57,18 @@ export class IdentityStore {
     return row ? userOf(row) : undefined;
   }
 
-  /** The account of an address and its password hash. Never asked for over the bus. */
+  /** Ids of accounts, oldest first, starting after the account `after`. */
+  async userIds(limit: number, after: string | undefined): Promise<string[]> {
+    const rows = await this.prisma.userAccount.findMany({
+      ...(after !== undefined && { where: { id: { gt: after } } }),
+      select: { id: true },
+      orderBy: { id: 'asc' },
+      take: limit,
+    });
+    return rows.map(({ id }) => id);
+  }
+
+  /** The account of an address and its password hash. */
   async credentialsOf(email: string): Promise<{ user: UserView; passwordHash: string } | undefined> {
     const row = await this.prisma.userAccount.findFirst({ where: { email }, include: { credential: true } });
     return row?.credential ? { user: userOf(row), passwordHash: row.credential.passwordHash } : undefined;

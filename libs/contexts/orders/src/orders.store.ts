@@ -113,10 +113,15 @@ export class OrdersStore {
     return row ? { order: shownOf(row), customerId: row.customerId } : undefined;
   }
 
-  /** A customer's orders, newest first, starting after the order `after`. */
-  async list(customerId: string, limit: number, after: string | undefined): Promise<OrderShown[]> {
+  /** Orders, newest first, starting after the order `after`. "Everybody" has to be said: no missing id may mean it. */
+  async list(
+    whose: { customerId: string } | 'everybody',
+    limit: number,
+    after: string | undefined,
+  ): Promise<OrderShown[]> {
+    const owner = whose === 'everybody' ? {} : { customerId: whose.customerId };
     const rows = await this.#prisma.orderView.findMany({
-      where: { customerId, ...(after !== undefined && { orderId: { lt: after } }) },
+      where: { ...owner, ...(after !== undefined && { orderId: { lt: after } }) },
       orderBy: { orderId: 'desc' },
       take: limit,
     });

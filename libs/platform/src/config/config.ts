@@ -49,6 +49,8 @@ const environment = z.object({
   MONOLITH_PORT: port.default(3_000),
   RPC_PORT: port.default(3_001),
   RPC_HOST: z.string().default('127.0.0.1'),
+  MONOLITH_RPC_HOST: z.string().default('127.0.0.1'),
+  MONOLITH_RPC_PORT: port.default(3_001),
   SERVICE_PORTS_FROM: port.default(3_101),
   CONTROL_PORT: port.default(8_090),
   CONTROL_HOST: z.string().default('127.0.0.1'),
@@ -170,6 +172,8 @@ export class Config {
       controlPort: env.CONTROL_PORT,
       controlHost: env.CONTROL_HOST,
       monolithPort: env.MONOLITH_PORT,
+      /** Where the monolith answers other processes, for those that nobody has told yet. */
+      monolithRpc: { host: env.MONOLITH_RPC_HOST, port: env.MONOLITH_RPC_PORT },
       servicePortsFrom: env.SERVICE_PORTS_FROM,
       /** What operators authenticate with, and what routers do. Undefined: kept in the state folder. */
       operatorToken: env.BANYAN_OPERATOR_TOKEN,

@@ -53,6 +53,7 @@ export class Transaction {
   failure: { kind: Failure; error: unknown } | undefined;
   firstError: unknown;
   readonly atCommitStatements: pg.QueryConfig[] = [];
+  readonly afterCommitStatements: { text: string; see: (result: pg.QueryResult) => void }[] = [];
   readonly #run: (statement: Statement, values?: unknown[]) => Promise<pg.QueryResult>;
 
   constructor(run: (statement: Statement, values?: unknown[]) => Promise<pg.QueryResult>) {
@@ -78,6 +79,15 @@ export class Transaction {
   atCommit(text: string, values: unknown[] = []): void {
     if (this.over) throw new Error('atCommit came after the end of its transaction');
     this.atCommitStatements.push({ text, values });
+  }
+
+  /**
+   * Sends the statement (trusted text without parameters) right behind COMMIT, in the same round trip, as a statement of
+   * its own. `see` gets its result once the transaction has committed; a failure of it is nobody's.
+   */
+  afterCommit(text: string, see: (result: pg.QueryResult) => void): void {
+    if (this.over) throw new Error('afterCommit came after the end of its transaction');
+    this.afterCommitStatements.push({ text, see });
   }
 }
 
@@ -254,12 +264,18 @@ export class Database {
         .catch((error: unknown) => error as Error),
     );
     let outcome: pg.QueryResult;
+    let followers: Promise<unknown>[] = [];
     try {
       const commit = this.#pool.run(client, 'COMMIT');
+      followers = tx.afterCommitStatements.map(({ text, see }) =>
+        Promise.all([commit, this.#pool.run(client, text)])
+          .then(([{ command }, result]) => command === 'COMMIT' && see(result))
+          .catch(() => {}),
+      );
       stream?.uncork();
       outcome = await commit;
     } catch (error) {
-      await Promise.all(riders);
+      await Promise.all([...riders, ...followers]);
       client.release(true);
       // A deferred constraint or a serialization failure is told by COMMIT itself; the transaction is rolled back.
       const failure = failureOf(error);
@@ -267,6 +283,7 @@ export class Database {
       throw failure ? typedError(failure, error) : error;
     }
     const failed = (await Promise.all(riders)).find((result) => result instanceof Error);
+    if (followers.length > 0) await Promise.all(followers);
     client.release(isStalePlan(failed));
     if (outcome.command === 'COMMIT') return;
     const failure = failureOf(failed);

@@ -42,7 +42,7 @@ export class MigrationError extends Error {
 /* One lock for all contexts of a database: the keys are ours by the name 'banyan'. */
 const LOCK = `hashtextextended('banyan.migrate', 0)`;
 /* Grows when the grants or the shape of what is set up below change, so that databases get them at the next start. */
-const SETUP_VERSION = 1;
+const SETUP_VERSION = 2;
 
 /**
  * Brings every context's schema, role and migrations up to date and returns one URL per context, with that context's
@@ -224,12 +224,14 @@ async function apply(client: pg.Client, plan: Plan): Promise<void> {
   }
   if (plan.role !== false) await ensureRole(client, plan);
   const open = plan.side === 'monolith';
+  const owned = await hasOwner(client, plan.context);
   await inTransaction(client, async () => {
-    await client.query(
-      `insert into ${schema}.banyan_owner (side, open, epoch, min_epoch, changed_at)
-       values ($1, $2, $3, 0, now()) on conflict do nothing`,
-      [plan.side, open, open ? 1 : 0],
-    );
+    if (owned)
+      await client.query(
+        `insert into ${schema}.banyan_owner (side, open, epoch, min_epoch, changed_at)
+         values ($1, $2, $3, 0, now()) on conflict do nothing`,
+        [plan.side, open, open ? 1 : 0],
+      );
     await client.query(`comment on schema ${schema} is ${client.escapeLiteral(plan.stamp)}`);
   });
 }
@@ -271,6 +273,9 @@ async function ensureLogin(client: pg.Client, adminUrl: string, context: string)
   });
 }
 
+/** Who owns a context is decided by others: its role runs the fence, which reads, and can move nothing. */
+const OWNER_MOVES = ['banyan_close', 'banyan_open', 'banyan_bar', 'banyan_reopen'];
+
 /** The context's role: it may log in, and read and write the rows of its own schema, and nothing else. */
 async function ensureRole(client: pg.Client, { adminUrl, context }: Plan): Promise<void> {
   const schema = client.escapeIdentifier(context);
@@ -289,7 +294,28 @@ async function ensureRole(client: pg.Client, { adminUrl, context }: Plan): Promi
     revoke execute on all functions in schema ${schema} from public;
     alter default privileges in schema ${schema} grant select, insert, update, delete on tables to ${role};
     alter default privileges in schema ${schema} grant usage, select on sequences to ${role};
-    alter default privileges in schema ${schema} grant execute on functions to ${role}`);
+    alter default privileges in schema ${schema} grant execute on functions to ${role};
+    ${await keptFromRole(client, context, role)}`);
+}
+
+/** Comes after the grants on everything, in the same transaction. */
+async function keptFromRole(client: pg.Client, context: string, role: string): Promise<string> {
+  if (!(await hasOwner(client, context))) return '';
+  const { rows } = await client.query<{ signature: string }>(
+    'select oid::regprocedure::text as signature from pg_proc where pronamespace = $1::regnamespace and proname = any($2)',
+    [client.escapeIdentifier(context), OWNER_MOVES],
+  );
+  return [
+    `revoke insert, update, delete on ${client.escapeIdentifier(context)}.banyan_owner from ${role};`,
+    ...rows.map(({ signature }) => `revoke execute on function ${signature} from ${role}, public;`),
+  ].join('\n');
+}
+
+/** Schemas of contexts have an owner; the control plane's own has none. */
+async function hasOwner(client: pg.Client, context: string): Promise<boolean> {
+  const table = `${client.escapeIdentifier(context)}.banyan_owner`;
+  const { rows } = await client.query<{ found: boolean }>('select to_regclass($1) is not null as found', [table]);
+  return rows[0]?.found === true;
 }
 
 async function retryOnRace(step: () => Promise<void>): Promise<void> {

@@ -44,8 +44,13 @@ function refuseAmbiguity(raw: IncomingMessage): void {
 const changesSomething = (method: string): boolean => method !== 'GET' && method !== 'HEAD' && method !== 'OPTIONS';
 
 /** Puts the checks that come before routing, parsing and access in front of every request. */
-export function admitRequests(server: FastifyInstance, config: Config, limits: RateLimits): void {
-  const { servedBy, requestTimeoutMs } = config.http;
+export function admitRequests(
+  server: FastifyInstance,
+  config: Config,
+  limits: RateLimits,
+  servedBy: Config['http']['servedBy'],
+): void {
+  const { requestTimeoutMs } = config.http;
   server.addHook('onRequest', async (request, reply) => {
     if (servedBy !== 'off') reply.header('banyan-served-by', servedBy);
     refuseAmbiguity(request.raw);

@@ -10,15 +10,19 @@ import { etagOf, matchesEtag } from './headers.js';
 export interface AnswerFacts {
   /** The body is the stored answer of an earlier request with this idempotency key. */
   replayed?: boolean;
-  /** Consistency token of what this request wrote or read. */
+  /** Consistency tokens of what this request has written. */
   consistency?: string;
+  /** The context whose owner is changing, when nothing of the request has run: it may be sent again as it is. */
+  fenced?: string;
+  /** The context that has not got the caller's last write here: the owner has. */
+  behind?: string;
 }
 
 export interface ScopeOptions {
   /** Runs a handler, argument pipes included, in a scope of the app's: `next` must be called once, and awaited. */
   requestScope?: (request: FastifyRequest, actor: Actor, next: () => Promise<unknown>) => Promise<unknown>;
-  /** Read inside that scope once the handler is done, or has failed. */
-  answerFacts?: () => AnswerFacts | undefined;
+  /** Read inside that scope once the handler is done, or has failed with `error`. */
+  answerFacts?: (error?: unknown) => AnswerFacts | undefined;
 }
 
 /** Runs each handler in the request's scope and puts what goes beside the body into headers. */
@@ -32,12 +36,18 @@ export class AnswerInterceptor implements NestInterceptor {
     const reply = context.switchToHttp().getResponse<FastifyReply>();
     const { requestScope, answerFacts } = this.options;
     const run = async (): Promise<unknown> => {
+      let failure: unknown;
       try {
         return await lastValueFrom(next.handle(), { defaultValue: undefined });
+      } catch (error) {
+        failure = error;
+        throw error;
       } finally {
-        const facts = answerFacts?.();
+        const facts = answerFacts?.(failure);
         if (facts?.replayed) reply.header('idempotent-replayed', 'true');
         if (facts?.consistency) reply.header('banyan-consistency', facts.consistency);
+        if (facts?.fenced) reply.header('banyan-fenced', facts.fenced);
+        if (facts?.behind) reply.header('banyan-behind', facts.behind);
       }
     };
     const result = requestScope ? requestScope(request, actorOf(request), run) : run();

@@ -5,6 +5,7 @@ import helmet from '@fastify/helmet';
 import { type DynamicModule, type LoggerService, Module, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { Side } from '@banyan/kernel';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Config, ConfigModule } from '../config/index.js';
 import { admitRequests } from './admission.js';
@@ -25,6 +26,8 @@ export interface HttpAppOptions extends ScopeOptions {
   title?: string;
   version?: string;
   logger?: LoggerService | false;
+  /** What `Banyan-Served-By` says, unless a setting turns it off; else what the settings say. */
+  servedBy?: Side;
   /** Called before any hook or route is added: what observes every request goes first. */
   observe?: (server: FastifyInstance) => void;
   /** Keep log lines until the app installs its own logger with `app.useLogger`. */
@@ -88,7 +91,8 @@ export async function createHttpApp(
     xPermittedCrossDomainPolicies: false,
     xXssProtection: false,
   });
-  admitRequests(server, config, app.get(RateLimits));
+  const { servedBy } = config.http;
+  admitRequests(server, config, app.get(RateLimits), servedBy === 'off' ? servedBy : (options.servedBy ?? servedBy));
   server.addHook('onSend', (request, reply, payload, done) => {
     if (!reply.hasHeader('cache-control')) {
       const shared = request.method === 'GET' && request.headers.authorization === undefined;

@@ -1,6 +1,7 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, Logger } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { DomainError } from '@banyan/kernel';
+import { type Observable, throwError } from 'rxjs';
 import { fail } from './errors.js';
 import { problemOf, toDomainError, traceIdOf } from './problem.js';
 import type { RouteTable } from './routes.js';
@@ -12,7 +13,9 @@ export class ProblemFilter implements ExceptionFilter {
 
   constructor(private readonly routes: RouteTable) {}
 
-  catch(thrown: unknown, host: ArgumentsHost): void {
+  catch(thrown: unknown, host: ArgumentsHost): Observable<never> | undefined {
+    // To another process of ours it goes as it is: the caller makes an answer of it.
+    if (host.getType() === 'rpc') return throwError(() => failureOf(toDomainError(thrown)));
     if (host.getType() !== 'http') throw thrown;
     const request = host.switchToHttp().getRequest<FastifyRequest>();
     const reply = host.switchToHttp().getResponse<FastifyReply>();
@@ -31,16 +34,17 @@ export class ProblemFilter implements ExceptionFilter {
       const raw = reply as unknown as import('node:http').ServerResponse;
       if (raw.headersSent) raw.destroy();
       else raw.writeHead(problem.status, headers).end(body);
-      return;
+      return undefined;
     }
     if (reply.sent || reply.raw.headersSent) {
       // Half an answer is out: cutting the connection is the only way to say that the rest will not come.
       reply.raw.destroy();
-      return;
+      return undefined;
     }
     // The rest of an unread body must not hold the connection open.
     if (!request.raw.complete) headers['connection'] = 'close';
     void reply.code(problem.status).headers(headers).send(body);
+    return undefined;
   }
 
   private report(status: number, traceId: string, thrown: unknown, error: DomainError): void {
@@ -50,5 +54,7 @@ export class ProblemFilter implements ExceptionFilter {
     else this.logger.warn({ msg: 'request refused', traceId, code: error.code, reason: messageOf(cause) });
   }
 }
+
+const failureOf = ({ code, kind, message, data }: DomainError) => ({ code, kind, message, data });
 
 const messageOf = (value: unknown): string => (value instanceof Error ? value.message : String(value));

@@ -1,0 +1,227 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Side } from '@banyan/kernel';
+import { failPoint } from '@banyan/platform/resilience';
+import { rootLogger } from '@banyan/platform/telemetry';
+import {
+  type MessageHandler,
+  ReplicationError,
+  type Stream,
+  runStream,
+  skipTo,
+  streamState,
+} from '@banyan/replication';
+import pg from 'pg';
+import { z } from 'zod';
+
+/** What `banyan_close` puts into the log, behind the last write of the side that it closed. */
+const HandOver = z.object({ context: z.string(), epoch: z.int(), to: z.enum(['monolith', 'service']) });
+
+interface OwnerRow {
+  open: boolean;
+  epoch: number;
+}
+type Owners = Record<Side, OwnerRow>;
+
+const WAIT_MS = 500;
+const WATCH_MS = 1_000;
+/* A stream that nobody runs keeps log; a little is no matter. */
+const IDLE_BYTES = 16 << 20;
+
+const other = (side: Side): Side => (side === 'monolith' ? 'service' : 'monolith');
+
+/**
+ * Where the rows of a context flow from: its owner. While nobody owns it a hand-over is under way, and what the old
+ * owner wrote last is still to be carried: its row has the later epoch.
+ */
+export function sourceOf(owners: Owners): Side {
+  if (owners.monolith.open !== owners.service.open) return owners.monolith.open ? 'monolith' : 'service';
+  return owners.service.epoch > owners.monolith.epoch ? 'service' : 'monolith';
+}
+
+/**
+ * Carries one context's rows from its owner's database to the other side's, whoever the owner is. A hand-over is a
+ * message in the log: in the transaction in which it is applied the other side is opened; then the bridge turns round.
+ */
+export class Bridge {
+  readonly #log;
+  readonly #pools: Record<Side, pg.Pool>;
+  /** Why nothing flows; undefined while it does. */
+  #standstill: string | undefined = 'starting';
+  #from: Side = 'monolith';
+  rows = 0;
+
+  constructor(
+    private readonly context: string,
+    private readonly urls: Record<Side, string>,
+  ) {
+    this.#log = rootLogger().child({ context: `Bridge ${context}` });
+    const pool = (connectionString: string) => {
+      const made = new pg.Pool({ connectionString, max: 2, application_name: `banyan:bridge:${context}` });
+      made.on('error', () => {}); // the next query finds out
+      return made;
+    };
+    this.#pools = { monolith: pool(urls.monolith), service: pool(urls.service) };
+  }
+
+  get from(): Side {
+    return this.#from;
+  }
+
+  /** Throws unless rows flow. */
+  check(): void {
+    if (this.#standstill !== undefined) throw new Error(this.#standstill);
+  }
+
+  state(): ReturnType<typeof streamState> {
+    return streamState(this.#stream(this.#from), {
+      source: this.#pools[this.#from],
+      target: this.#pools[other(this.#from)],
+    });
+  }
+
+  /** Until the signal. `onReady` is called when both databases have answered. */
+  async run(signal: AbortSignal, onReady: () => void): Promise<void> {
+    let ready = false;
+    while (!signal.aborted) {
+      try {
+        const owners = await this.#owners();
+        if (!ready) onReady();
+        ready = true;
+        await this.#carry(sourceOf(owners), owners, signal);
+      } catch (error) {
+        this.#stopped(error as Error);
+        const superseded = error instanceof ReplicationError && error.code === 'SUPERSEDED';
+        // Two bridges of one context: the newer one holds the stream, and this one must not snatch it back at once.
+        await sleep(superseded ? 20 * WAIT_MS : WAIT_MS, undefined, { signal }).catch(() => {});
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(Object.values(this.#pools).map((pool) => pool.end()));
+  }
+
+  async #carry(from: Side, owners: Owners, signal: AbortSignal): Promise<void> {
+    this.#from = from;
+    const to = other(from);
+    const stop = new AbortController();
+    let before = 0;
+    const watch = this.#watch(from, owners, stop);
+    try {
+      const end = await runStream(this.#stream(from), {
+        signal: AbortSignal.any([signal, stop.signal]),
+        onMessage: { 'banyan.handover': this.#handOver(to) },
+        onOpen: () => {
+          this.#standstill = undefined;
+          before = 0;
+          this.#log.info({ msg: 'carrying', from, to });
+        },
+        onProgress: ({ rows }) => {
+          this.rows += rows - before;
+          before = rows;
+        },
+        onProblem: (error) => this.#stopped(error),
+        onWarning: (message) => this.#log.warn({ msg: message, from }),
+      });
+      if (end !== 'message') return;
+      failPoint('bridge-before-turn');
+      this.#log.info({ msg: 'turning round', from: to, to: from });
+    } finally {
+      stop.abort();
+      await watch;
+    }
+  }
+
+  #handOver(to: Side): MessageHandler {
+    return async (tx, content) => {
+      const message = HandOver.safeParse(parsed(content));
+      if (!message.success || message.data.context !== this.context || message.data.to !== to) return;
+      const { epoch } = message.data;
+      // Any role may write a message into the log; the source's own row says whether it was closed.
+      const source = await this.#owner(other(to));
+      if (source.open || source.epoch < epoch) {
+        this.#log.warn({ msg: 'no hand-over: the source is not closed', epoch, source });
+        return;
+      }
+      failPoint('bridge-before-open');
+      const { rows } = await tx.query<{ opened: boolean }>(
+        `select ${pg.escapeIdentifier(this.context)}.banyan_open($1) as opened`,
+        [epoch],
+      );
+      failPoint('bridge-after-open');
+      const opened = rows[0]?.opened === true;
+      this.#log.info({ msg: opened ? 'opening' : 'hand-over was called off', side: to, epoch });
+      // What the old owner's log holds after this is not the context's any more.
+      return opened ? 'end' : undefined;
+    };
+  }
+
+  /** Ends the run when the owner turns out to be another, and keeps the idle direction's slot from pinning the log. */
+  async #watch(from: Side, { [other(from)]: before }: Owners, stop: AbortController): Promise<void> {
+    for (;;) {
+      await sleep(WATCH_MS, undefined, { signal: stop.signal }).catch(() => {});
+      if (stop.signal.aborted) return;
+      try {
+        if (sourceOf(await this.#owners()) !== from) stop.abort();
+        else await this.#skipIdle(other(from), before);
+      } catch (err) {
+        // The stream itself meets whatever is wrong with the databases, and tells.
+        this.#log.debug({ msg: 'could not look after the idle stream', err });
+      }
+    }
+  }
+
+  /**
+   * The stream of the direction that is not in use: everything in its source's log came from this bridge, as long as
+   * that side has not been the owner in between. Its epoch, which grows with every change, tells.
+   */
+  async #skipIdle(from: Side, before: OwnerRow): Promise<void> {
+    const stream = this.#stream(from);
+    const clients = { source: this.#pools[from], target: this.#pools[other(from)] };
+    const state = await streamState(stream, clients);
+    if (state.state !== 'prepared' || state.retainedBytes < IDLE_BYTES) return;
+    const { rows } = await this.#pools[from].query<{ lsn: string }>(
+      `select (pg_current_wal_flush_lsn() - '0/0')::text as lsn`,
+    );
+    const now = await this.#owner(from);
+    if (now.open || now.epoch !== before.epoch) return;
+    await skipTo(stream, BigInt(rows[0]!.lsn));
+  }
+
+  #stream(from: Side): Stream {
+    return {
+      name: `banyan_${this.context.replaceAll('-', '_')}_${from}`,
+      source: this.urls[from],
+      target: this.urls[other(from)],
+      schema: this.context,
+    };
+  }
+
+  async #owners(): Promise<Owners> {
+    const [monolith, service] = await Promise.all([this.#owner('monolith'), this.#owner('service')]);
+    return { monolith, service };
+  }
+
+  async #owner(side: Side): Promise<OwnerRow> {
+    const { rows } = await this.#pools[side].query<{ open: boolean; epoch: string }>(
+      `select open, epoch::text from ${pg.escapeIdentifier(this.context)}.banyan_owner`,
+    );
+    const [row] = rows;
+    if (!row) throw new Error(`The database of the ${side} has no owner row for ${this.context}`);
+    return { open: row.open, epoch: Number(row.epoch) };
+  }
+
+  #stopped(error: Error): void {
+    // It is tried again and again: said once per reason.
+    if (this.#standstill !== error.message) this.#log.warn({ msg: 'nothing flows', from: this.#from, err: error });
+    this.#standstill = error.message;
+  }
+}
+
+function parsed(content: string): unknown {
+  try {
+    return JSON.parse(content);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,129 @@
+import { type DynamicModule, Module, type OnApplicationShutdown } from '@nestjs/common';
+import { APP_GUARD } from '@nestjs/core';
+import { contracts } from '@banyan/contracts';
+import type { Endpoints } from '@banyan/extraction';
+import { TcpPeers } from '@banyan/messaging/tcp';
+import { rpcToken } from '@banyan/platform/auth';
+import { type Config } from '@banyan/platform/config';
+import { type Database, DatabaseModule, databaseToken } from '@banyan/platform/database';
+import { loggerModule, readiness } from '@banyan/platform/telemetry';
+import { ControlGuard, TOKENS, type Tokens } from './access.js';
+import { AuditController } from './audit.http.js';
+import { ContextsController } from './contexts.http.js';
+import { ControlPlane } from './control-plane.service.js';
+import { ControlStore } from './control-store.js';
+import { DeadLettersController } from './dead-letters.http.js';
+import { FlagStore, FlagsModule } from './flags/index.js';
+import { OwnerDatabases } from './owner-databases.js';
+import { Probe } from './probe.js';
+import { Reports } from './reports.js';
+import { RoutingController } from './routing.http.js';
+import { RoutingTable } from './routing-table.js';
+import { Runtime } from './runtime.js';
+import { Streams } from './streams.js';
+
+export interface ControlPlaneModuleOptions {
+  config: Config;
+  /** The schema `control`, as its own role. */
+  url: string;
+  tokens: Tokens;
+  monolith: Endpoints;
+  runtime: Runtime;
+  streams: (owners: OwnerDatabases) => Streams;
+}
+
+const CONTROL = databaseToken('control');
+
+/** The rows of the control plane, injectable before anything else is. */
+@Module({})
+class StoreModule {}
+
+@Module({})
+export class ControlPlaneModule implements OnApplicationShutdown {
+  constructor(private readonly control: ControlPlane) {}
+
+  static with({ config, url, tokens, monolith, runtime, streams }: ControlPlaneModuleOptions): DynamicModule {
+    const { poolSize, connectTimeoutMs, statementTimeoutMs } = config.database;
+    return {
+      module: ControlPlaneModule,
+      imports: [
+        loggerModule(),
+        DatabaseModule.forRoot({ urls: { control: url }, max: poolSize, connectTimeoutMs, statementTimeoutMs }),
+        {
+          module: StoreModule,
+          global: true,
+          providers: [{ provide: ControlStore, inject: [CONTROL], useFactory: (db: Database) => new ControlStore(db) }],
+          exports: [ControlStore],
+        },
+        FlagsModule.with({
+          config,
+          inject: [CONTROL, ControlStore],
+          useFactory: (database: Database, store: ControlStore) => ({
+            contexts: contracts.map(({ name }) => name),
+            database,
+            audit: (entry) => store.audit(entry),
+          }),
+        }),
+      ],
+      controllers: [ContextsController, RoutingController, AuditController, DeadLettersController],
+      providers: [
+        { provide: TOKENS, useValue: tokens },
+        { provide: APP_GUARD, useClass: ControlGuard },
+        { provide: Runtime, useValue: runtime },
+        { provide: OwnerDatabases, useFactory: () => new OwnerDatabases(config) },
+        { provide: Streams, inject: [OwnerDatabases], useFactory: streams },
+        { provide: Reports, inject: [ControlStore], useFactory: (store: ControlStore) => new Reports(store) },
+        {
+          provide: RoutingTable,
+          inject: [ControlStore],
+          useFactory: (store: ControlStore) => new RoutingTable(store, monolith),
+        },
+        {
+          provide: ControlPlane,
+          inject: [ControlStore, OwnerDatabases, Streams, RoutingTable, Reports, FlagStore],
+          useFactory: (
+            store: ControlStore,
+            owners: OwnerDatabases,
+            streamsOf: Streams,
+            routing: RoutingTable,
+            reports: Reports,
+            flags: FlagStore,
+          ) => {
+            const ports = { owners, streams: streamsOf, store, routing, reports, flags, runtime };
+            return new ControlPlane({
+              ...ports,
+              contracts,
+              url,
+              whileLeading: () => startProbe(config, routing, reports),
+            });
+          },
+        },
+      ],
+    };
+  }
+
+  onModuleInit(): void {
+    readiness.check('leading', () => this.control.mustLead());
+  }
+
+  onApplicationShutdown(): Promise<void> {
+    return this.control.stop();
+  }
+}
+
+/** A quiet system collects evidence, too; one probe is enough, so the one that acts has it. */
+function startProbe(config: Config, routing: RoutingTable, reports: Reports): () => Promise<void> {
+  const transports = new TcpPeers(rpcToken(config));
+  const probe = new Probe({
+    contracts,
+    instance: `probe-${process.pid}-${Date.now().toString(36)}`,
+    routing: () => routing.current(),
+    transports,
+    report: (report) => reports.take(report),
+  });
+  probe.start();
+  return async () => {
+    await probe.stop();
+    transports.close();
+  };
+}

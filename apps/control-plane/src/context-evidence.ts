@@ -1,0 +1,32 @@
+import { type GateReading, type Stage, gatesTo } from '@banyan/extraction';
+import { type Evidence, mergeDivergences } from '@banyan/extraction/parity';
+import type { Reports } from './reports.js';
+import type { ProcessState } from './runtime.js';
+import type { StreamState } from './streams.js';
+
+/** What was counted of a context since then; what an operator has accepted is marked. */
+export function evidenceOf(reports: Reports, context: string, since: string): Evidence {
+  const evidence = reports.evidence(context, since);
+  const divergences = mergeDivergences([evidence.divergences], reports.acknowledgements(context));
+  return { ...evidence, divergences };
+}
+
+/** What has to hold before `next` is entered, read now. */
+export function readGates(
+  next: Stage,
+  seen: {
+    stream: StreamState | undefined;
+    service: ProcessState | undefined;
+    evidence: Evidence;
+    required: readonly string[];
+  },
+): GateReading[] {
+  const { stream, service, evidence, required } = seen;
+  return gatesTo(next, {
+    backfill: stream?.copy ?? null,
+    lag: stream?.lag ?? null,
+    service: service ? { ready: service.ready, error: service.error } : null,
+    evidence,
+    required,
+  });
+}

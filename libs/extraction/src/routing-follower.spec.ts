@@ -1,0 +1,186 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { type Server, type ServerResponse, createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { eventually } from '@banyan/testing';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { RoutingFollower } from './routing-follower.js';
+import type { Routing } from './routing.js';
+
+const token = 'a token of the routers';
+const state = (revision: number): Routing => ({
+  revision,
+  monolith: { http: 'http://127.0.0.1:3000', rpc: { host: '127.0.0.1', port: 3001 } },
+  contexts: {},
+});
+const said = (data: unknown) => `event: routing\ndata: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
+
+/** A control plane that says what it is told to. */
+class Control {
+  readonly #streams = new Set<ServerResponse>();
+  #server: Server | undefined;
+  port = 0;
+  first: unknown;
+  refused = 0;
+
+  async start(): Promise<void> {
+    const server = createServer((request, response) => {
+      if (request.headers.authorization !== `Bearer ${token}`) {
+        this.refused++;
+        return response.writeHead(401).end();
+      }
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      if (this.first) response.write(said(this.first));
+      else response.flushHeaders();
+      this.#streams.add(response.on('close', () => this.#streams.delete(response)));
+    });
+    await new Promise<void>((resolve) => server.listen(this.port, '127.0.0.1', resolve));
+    this.port = (server.address() as AddressInfo).port;
+    this.#server = server;
+  }
+
+  say(data: unknown): void {
+    for (const stream of this.#streams) stream.write(said(data));
+  }
+
+  get listeners(): number {
+    return this.#streams.size;
+  }
+
+  async die(): Promise<void> {
+    const closed = new Promise((resolve) => this.#server!.close(resolve));
+    this.#server!.closeAllConnections();
+    await closed;
+  }
+}
+
+let folder: string;
+let control: Control;
+let warnings: object[];
+const followers: RoutingFollower[] = [];
+const follower = (options: { token?: string } = {}) => {
+  const made = new RoutingFollower({
+    controlUrl: `http://127.0.0.1:${control.port}`,
+    token,
+    file: join(folder, 'routing', 'spec.json'),
+    log: { warn: (line) => void warnings.push(line) },
+    ...options,
+  });
+  followers.push(made);
+  return made;
+};
+const onDisk = async () => JSON.parse(await readFile(join(folder, 'routing', 'spec.json'), 'utf8')) as Routing;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'banyan-routing-'));
+  control = new Control();
+  warnings = [];
+  await control.start();
+});
+afterEach(async () => {
+  for (const each of followers.splice(0)) await each.stop();
+  await control.die().catch(() => {});
+  await rm(folder, { recursive: true });
+});
+
+it('takes each new state, tells of it, and keeps it on disk', async () => {
+  control.first = state(3);
+  const one = follower();
+  const heard: number[] = [];
+  one.onChange(({ revision }) => heard.push(revision));
+  await one.start(5_000);
+  expect(one.current()).toEqual(state(3));
+  control.say(state(4));
+  control.say(state(5));
+  await eventually(() => one.current()?.revision === 5);
+  expect(heard).toEqual([3, 4, 5]);
+  await eventually(async () => (await onDisk()).revision === 5);
+});
+
+it('keeps the higher revision, whichever comes first', async () => {
+  control.first = state(7);
+  const one = follower();
+  await one.start(5_000);
+  control.say(state(6));
+  control.say(state(8));
+  await eventually(() => one.current()?.revision === 8);
+  const heard: number[] = [];
+  one.onChange(({ revision }) => heard.push(revision));
+  control.say(state(7));
+  control.say(state(9));
+  await eventually(() => one.current()?.revision === 9);
+  expect(heard).toEqual([9]);
+});
+
+it('starts from disk and goes on with it while the control plane is away, and follows it again when it is back', async () => {
+  control.first = state(2);
+  const before = follower();
+  await before.start(5_000);
+  await before.stop();
+  await control.die();
+
+  const one = follower();
+  await one.start(200);
+  expect(one.current()).toEqual(state(2));
+  control.first = state(3);
+  await control.start();
+  await eventually(() => one.current()?.revision === 3);
+  await control.die();
+  expect(one.current()?.revision).toBe(3);
+  control.first = state(4);
+  await control.start();
+  await eventually(() => one.current()?.revision === 4);
+  // Being away is said once, not with every try.
+  expect(warnings.length).toBeLessThan(6);
+});
+
+it.each<[string, unknown]>([
+  ['no JSON', 'what?'],
+  ['no routing', { revision: 9 }],
+  ['a stage that there is not', { ...state(9), contexts: { orders: { stage: 'gone', owner: 'monolith', epoch: 1 } } }],
+  ['too much to be one', 'x'.repeat(1_100_000)],
+])('refuses %s: the last state holds', async (_, nonsense) => {
+  control.first = state(1);
+  const one = follower();
+  await one.start(5_000);
+  control.say(nonsense);
+  await eventually(() => warnings.length > 0);
+  expect(one.current()).toEqual(state(1));
+  control.first = state(2);
+  control.say(state(2));
+  await eventually(() => one.current()?.revision === 2);
+});
+
+it('starts from nothing when what is on disk is broken', async () => {
+  control.first = state(1);
+  const before = follower();
+  await before.start(5_000);
+  await before.stop();
+  await control.die();
+  await writeFile(join(folder, 'routing', 'spec.json'), '{"revision":1,"mono');
+  const one = follower();
+  await one.start(50);
+  expect(one.current()).toBeUndefined();
+  expect(warnings).toMatchObject([{ msg: expect.stringContaining('not JSON') }, {}]);
+});
+
+it('does not get in with another token, and does not fail over it', async () => {
+  control.first = state(1);
+  const one = follower({ token: 'not it' });
+  await one.start(100);
+  await eventually(() => control.refused > 1);
+  expect(one.current()).toBeUndefined();
+});
+
+it('a listener that throws keeps neither the state nor the other listeners from it', async () => {
+  control.first = state(1);
+  const one = follower();
+  const heard: number[] = [];
+  one.onChange(() => {
+    throw new Error('no');
+  });
+  one.onChange(({ revision }) => heard.push(revision));
+  await one.start(5_000);
+  expect(heard).toEqual([1]);
+});

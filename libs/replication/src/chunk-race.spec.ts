@@ -1,0 +1,98 @@
+import { join } from 'node:path';
+import { EmbeddedPostgres } from '@banyan/platform/database';
+import { eventually, projectRoot } from '@banyan/testing';
+import pg from 'pg';
+import { afterAll, expect, it } from 'vitest';
+import { prepareStream, runStream, streamState } from './index.js';
+import { TwoDatabases } from './two-databases.spec-support.js';
+
+/*
+ * On a server of its own: these faults are settings of a whole server. A commit that waits for a standby which does not
+ * exist is in the log, and so in the stream, and not visible to anybody: the moment between the two, made long.
+ */
+const server = EmbeddedPostgres.start({
+  stateDir: join(projectRoot, '.banyan', 'test-replication'),
+  port: 54_335,
+  shared: true,
+  settings: [
+    'fsync=off',
+    'synchronous_commit=local',
+    'max_slot_wal_keep_size=16MB',
+    'max_wal_size=32MB',
+    'min_wal_size=32MB',
+  ],
+});
+afterAll(async () => (await server).stop()); // hooks run in reverse: after the databases were dropped
+const both = new TwoDatabases(async () => (await server).url);
+
+it('reads a chunk again that missed a transaction which the stream had applied already', async () => {
+  await both.onBoth(`create schema race; create table race.t (id int primary key, v text)`);
+  await both.onSource(`insert into race.t select i, 'old' from generate_series(1, 2000) i`);
+  const stream = both.stream('race');
+  await prepareStream(stream, { backfill: true });
+  let reached = 0;
+  let release!: () => void;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  // The copy stops in front of its second chunk until the late commit is in the log.
+  const running = both.run(stream, { chunkRows: 100, onMessage: { hold: async () => void (reached++, await held) } });
+  await eventually(async () => (await streamState(stream)).backfill!.rows > 0);
+  await both.onSource(`select pg_logical_emit_message(true, 'hold', '')`);
+  await eventually(() => reached === 1);
+
+  const late = new pg.Client({ connectionString: stream.source });
+  await late.connect();
+  await both.onSource(`alter system set synchronous_standby_names = 'nobody'`);
+  await both.onSource('select pg_reload_conf()');
+  const { rows } = await late.query<{ pid: number }>('select pg_backend_pid() as pid');
+  try {
+    await eventually(async () => (await both.onSource(`show synchronous_standby_names`))[0]?.synchronous_standby_names);
+    await late.query('set synchronous_commit = on');
+    const commit = late.query(`update race.t set v = 'new' where id = 2000`);
+    await eventually(async () => {
+      const waiting = await both.onSource(`select from pg_stat_activity where pid = $1 and wait_event = 'SyncRep'`, [
+        rows[0]!.pid,
+      ]);
+      return waiting.length === 1;
+    });
+    expect(await both.onSource('select v from race.t where id = 2000')).toEqual([{ v: 'old' }]);
+    release();
+    await eventually(async () => (await both.onTarget('select v from race.t where id = 2000'))[0]?.v === 'new');
+    // Time enough for every chunk to be read, had none been refused.
+    const { backfill } = await streamState(stream);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    expect((await streamState(stream)).backfill!.done).toBe(false);
+    expect((await streamState(stream)).backfill!.rows).toBe(backfill!.rows);
+    await both.onSource('select pg_cancel_backend($1)', [rows[0]!.pid]); // ends the wait; the commit stands
+    await commit;
+  } finally {
+    await both.onSource('alter system reset synchronous_standby_names');
+    await both.onSource('select pg_reload_conf()');
+    await late.end();
+  }
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+});
+
+it('notices that the source threw its log away, and is mended by a new backfill', async () => {
+  await both.onBoth(`create schema full_disk; create table full_disk.t (id int primary key, v text)`);
+  const stream = both.stream('full_disk');
+  await (await both.start(stream)).stop();
+  await both.onSource(`create table if not exists public.noise (v text)`);
+  await eventually(
+    async () => {
+      await both.onSource(
+        `insert into public.noise select repeat(md5(random()::text), 30) from generate_series(1, 20000)`,
+      );
+      await both.onSource('select pg_switch_wal()');
+      await both.onSource('checkpoint');
+      return (await streamState(stream)).state === 'lost';
+    },
+    { timeoutMs: 20_000 },
+  );
+  await both.onSource(`insert into full_disk.t values (1, 'unseen')`);
+  expect((await streamState(stream)).reason).toContain('max_slot_wal_keep_size');
+  await expect(runStream(stream)).rejects.toMatchObject({ code: 'STREAM_LOST' });
+  const running = await both.start(stream);
+  await both.expectSame(stream, 't');
+  expect(running.problems).toEqual([]);
+});

@@ -1,0 +1,221 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type pg from 'pg';
+import type { Applier } from './applier.js';
+import type { Chunk } from './backfill.js';
+import { type Table, chosenTables, readTables, targetSchemaOf } from './catalog.js';
+import { connect, qualified, quoted } from './connection.js';
+import { LogReader } from './log-reader.js';
+import {
+  type Mark,
+  type TableProgress,
+  ensureMarkTables,
+  readMark,
+  readProgress,
+  readReread,
+  takeMark,
+} from './mark.js';
+import { lossOf, readSlot } from './slot.js';
+import { ReplicationError } from './errors.js';
+import type { Stream } from './stream.js';
+
+/** A stream with both ends in hand. */
+export interface Opened {
+  /** Its statements are sent without waiting for the one before. */
+  target: pg.Client;
+  source: pg.Client;
+  reader: LogReader;
+  /** The target's tables. */
+  tables: ReadonlyMap<string, Table>;
+  mark: Mark;
+  backfilling: boolean;
+  /** Transactions of the source with lower numbers began before this. */
+  floor: bigint;
+  progress(): Promise<TableProgress[]>;
+  rereads(): Promise<{ table: string; keys: string[][] } | undefined>;
+  /** Writes how far the copy is, in the chunk's own transaction. */
+  noteChunk(applier: Applier, chunk: Chunk): Promise<void>;
+  /** Forgets keys that were read again; true when nothing is left to copy. */
+  noteReread(applier: Applier, table: string, keys: readonly string[][]): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+/**
+ * How the target's session differs: no triggers and no foreign keys (they ran where the rows come from), no wait for the
+ * disk (the mark is lost with the rows), and lookups by key whatever the planner believes of a table that was empty when
+ * it last looked.
+ */
+const TARGET_SETTINGS = `
+  set session_replication_role = replica; set synchronous_commit = off; set search_path = pg_catalog;
+  set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set enable_bitmapscan = off;
+  set jit = off; set plan_cache_mode = force_generic_plan; set lock_timeout = 0; set statement_timeout = 0;
+  set idle_in_transaction_session_timeout = 0`;
+
+/* For what a dead bridge left behind to end. */
+const TAKE_OVER_MS = 10_000;
+const IN_USE = '55006';
+
+/** `first`: this process has not had the stream before, and takes it from whoever has. */
+export async function openStream(stream: Stream, holder: string, first: boolean): Promise<Opened> {
+  const clients: { end(): Promise<void> }[] = [];
+  const close = async () => void (await Promise.all(clients.map((client) => client.end().catch(() => {}))));
+  try {
+    const as = applicationName(stream);
+    const target = await connect(stream.target, { as, pipeline: true });
+    clients.push(target);
+    await ensureMarkTables(target);
+    const mark = await take(target, stream, holder, first);
+    const source = await connect(stream.source, { as });
+    clients.push(source);
+    const loss = lossOf(await readSlot(source, stream.name), mark.lsn);
+    if (loss) throw lost(stream, loss);
+    await target.query(TARGET_SETTINGS);
+    await useOrigin(target, stream);
+    await publishNewTables(source, target, stream);
+    const { rows } = await source.query<{ floor: string }>('select pg_current_xact_id()::text as floor');
+    const progress = await readProgress(target, stream.name);
+    const rereads = () => readReread(target, stream.name);
+    const backfilling = progress.some(({ done }) => !done) || (await rereads()) !== undefined;
+    const tables = await readTables(target, targetSchemaOf(stream));
+    const reader = await startReader(source, stream, mark.lsn);
+    return {
+      target,
+      source,
+      reader,
+      tables,
+      mark,
+      backfilling,
+      floor: BigInt(rows[0]?.floor as string),
+      progress: () => readProgress(target, stream.name),
+      rereads,
+      noteChunk: (applier, chunk) => noteChunk(applier, stream.name, chunk),
+      noteReread: (applier, table, keys) => noteReread(applier, stream.name, table, keys),
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+export const applicationName = (stream: Stream): string => `banyan:${stream.name}`;
+
+export const lost = (stream: Stream, reason: string): ReplicationError =>
+  new ReplicationError(
+    'STREAM_LOST',
+    `Changes of ${stream.schema} may be missing in the target: ${reason}.`,
+    'Prepare the stream again with a backfill.',
+  );
+
+async function take(target: pg.Client, stream: Stream, holder: string, first: boolean): Promise<Mark> {
+  if (!first && (await readMark(target, stream.name))?.holder !== holder)
+    throw new ReplicationError(
+      'SUPERSEDED',
+      `Another process runs ${stream.name} by now, or it was prepared anew.`,
+      'This one ends.',
+    );
+  // Waits for the disk: what an earlier process left visible is acknowledged to the source from here.
+  await target.query('set synchronous_commit = local');
+  const mark = await takeMark(target, stream.name, holder);
+  if (mark) return mark;
+  throw new ReplicationError('STREAM_ABSENT', `The stream ${stream.name} is not prepared.`, 'Prepare it.');
+}
+
+/** Marks what this session writes, so that a stream in the other direction leaves it out. */
+export async function useOrigin(target: pg.Client, stream: Stream): Promise<void> {
+  await ensureOrigin(target, stream);
+  await whenFree(
+    () => target.query('select pg_replication_origin_session_setup($1)', [stream.name]),
+    () =>
+      target.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity
+          where application_name = $1 and pid <> pg_backend_pid() and datname = current_database()
+            and backend_type = 'client backend' and query not like 'copy %'`,
+        [applicationName(stream)],
+      ),
+  );
+}
+
+async function ensureOrigin(target: pg.Client, stream: Stream): Promise<void> {
+  const there = await target.query('select from pg_replication_origin where roname = $1', [stream.name]);
+  if (there.rowCount) return;
+  await target.query('select pg_replication_origin_create($1)', [stream.name]).catch((error: pg.DatabaseError) => {
+    if (error.code !== '23505') throw error;
+  });
+}
+
+function startReader(source: pg.Client, stream: Stream, from: bigint): Promise<LogReader> {
+  return whenFree(
+    () => LogReader.start(stream.source, { slot: stream.name, from, as: `${applicationName(stream)}:log` }),
+    async () => {
+      const { slot } = await readSlot(source, stream.name);
+      if (slot?.activePid) await source.query('select pg_terminate_backend($1)', [slot.activePid]);
+    },
+  );
+}
+
+/** Whoever holds what we need cannot move the mark any more: it is ended. */
+async function whenFree<T>(attempt: () => Promise<T>, end: () => Promise<unknown>): Promise<T> {
+  for (const deadline = Date.now() + TAKE_OVER_MS; ;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if ((error as pg.DatabaseError).code !== IN_USE || Date.now() > deadline) throw error;
+      await end();
+      await sleep(50);
+    }
+  }
+}
+
+/** Tables that the source has got since: from here they are in the log, and their rows are copied like the others'. */
+async function publishNewTables(source: pg.Client, target: pg.Client, stream: Stream): Promise<void> {
+  const there = await readTables(source, stream.schema);
+  const { rows } = await source.query<{ name: string }>(
+    'select tablename as name from pg_publication_tables where pubname = $1 and schemaname = $2',
+    [stream.name, stream.schema],
+  );
+  const published = new Set(rows.map(({ name }) => name));
+  const added = chosenTables(stream, there.keys()).filter((name) => !published.has(name));
+  for (const name of added) {
+    if (there.get(name)?.key.length === 0)
+      throw new ReplicationError(
+        'NO_PRIMARY_KEY',
+        `The new table ${stream.schema}.${name} has no primary key.`,
+        'Give it one.',
+      );
+    // First what has to be copied: killed between the two, the next run does the second.
+    await target.query(
+      `insert into banyan_replication.backfill (stream, table_name) values ($1, $2)
+       on conflict (stream, table_name) do update set done = false, last_key = null, rows = 0`,
+      [stream.name, name],
+    );
+    await source.query(`alter publication ${quoted(stream.name)} add table ${qualified(stream.schema, name)}`);
+  }
+}
+
+async function noteChunk(applier: Applier, stream: string, chunk: Chunk): Promise<void> {
+  void applier.send(
+    `update banyan_replication.backfill set done = $3, last_key = $4, rows = rows + $5,
+            estimate = case when $3 then rows + $5 else greatest(estimate, rows + $5) end
+      where stream = $1 and table_name = $2`,
+    [stream, chunk.table, chunk.last, chunk.lastKey, chunk.rows.length],
+  );
+}
+
+async function noteReread(
+  applier: Applier,
+  stream: string,
+  table: string,
+  keys: readonly string[][],
+): Promise<boolean> {
+  for (const key of keys)
+    void applier.send(
+      'delete from banyan_replication.reread where stream = $1 and table_name = $2 and key = $3::text[]',
+      [stream, table, key],
+    );
+  const left = await applier.send(
+    `select from banyan_replication.reread where stream = $1
+      union all select from banyan_replication.backfill where stream = $1 and not done`,
+    [stream],
+  );
+  return left.rowCount === 0;
+}

@@ -1,0 +1,181 @@
+import { randomBytes } from 'node:crypto';
+import { eventually } from '@banyan/testing';
+import pg from 'pg';
+import { afterAll, afterEach, beforeAll, expect, inject } from 'vitest';
+import { type RunOptions, type Stream, dropStream, prepareStream, runStream, streamState } from './index.js';
+
+/** Two empty databases for one spec file, and streams between them that end with the test. */
+export class TwoDatabases {
+  readonly id = randomBytes(4).toString('hex');
+  readonly #running = new Set<Running>();
+  readonly #streams = new Map<string, Stream>();
+  #source: pg.Pool | undefined;
+  #target: pg.Pool | undefined;
+  #streamsMade = 0;
+
+  constructor(private readonly serverUrl: () => string | Promise<string> = () => inject('adminUrl')) {
+    beforeAll(() => this.#make(), 60_000);
+    afterEach(() => this.#endStreams());
+    afterAll(() => this.#drop());
+  }
+
+  source = '';
+  target = '';
+
+  async onSource<R extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<R[]> {
+    return (await this.#source!.query<R>(text, values)).rows;
+  }
+
+  async onTarget<R extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<R[]> {
+    return (await this.#target!.query<R>(text, values)).rows;
+  }
+
+  /** Runs it on both. */
+  async onBoth(text: string): Promise<void> {
+    await this.#source!.query(text);
+    await this.#target!.query(text);
+  }
+
+  stream(schema: string, more: Partial<Stream> = {}): Stream {
+    const stream = {
+      name: `t_${this.id}_${++this.#streamsMade}`,
+      source: this.source,
+      target: this.target,
+      schema,
+      ...more,
+    };
+    this.#streams.set(stream.name, stream);
+    return stream;
+  }
+
+  /** The other way round. */
+  reverse(stream: Stream, more: Partial<Stream> = {}): Stream {
+    return this.stream(stream.schema, { source: stream.target, target: stream.source, ...more });
+  }
+
+  run(stream: Stream, options: RunOptions = {}): Running {
+    const running = new Running(stream, options);
+    this.#running.add(running);
+    return running;
+  }
+
+  async start(stream: Stream, options: RunOptions & { backfill?: boolean } = {}): Promise<Running> {
+    await prepareStream(stream, { backfill: options.backfill ?? true });
+    const running = this.run(stream, options);
+    await running.caughtUp();
+    return running;
+  }
+
+  /** Same rows in both? Compared by Postgres, as text. */
+  async expectSame(stream: Stream, ...tables: string[]): Promise<void> {
+    const dump = (schema: string, table: string) => `select t::text as row from ${schema}.${table} t order by 1`;
+    for (const table of tables) {
+      const forward = stream.source === this.source;
+      const [there, here] = await Promise.all([
+        this.onSource<{ row: string }>(dump(stream.schema, table)),
+        this.onTarget<{ row: string }>(dump(stream.targetSchema ?? stream.schema, table)),
+      ]);
+      const [from, to] = forward ? [there, here] : [here, there];
+      expect(to.length, `rows of ${table}`).toBe(from.length);
+      const differ = from.findIndex((each, i) => each.row !== to[i]?.row);
+      expect([table, to[differ]?.row]).toEqual([table, from[differ]?.row]);
+    }
+  }
+
+  async #make(): Promise<void> {
+    const url = await this.serverUrl();
+    const named = (name: string) => Object.assign(new URL(url), { pathname: `/${name}` }).href;
+    const made = Date.now().toString(36);
+    await this.#server(async (client) => {
+      for (const side of ['source', 'target'] as const) {
+        // The name of a test database: what a killed run leaves behind is swept.
+        const name = `banyan_test_${made}_${this.id}${side[0]}`;
+        await client.query(`create database ${name}`);
+        this[side] = named(name);
+      }
+    });
+    this.#source = new pg.Pool({ connectionString: this.source, max: 3 });
+    this.#target = new pg.Pool({ connectionString: this.target, max: 3 });
+    for (const pool of [this.#source, this.#target]) pool.on('error', () => {});
+  }
+
+  async #endStreams(): Promise<void> {
+    await Promise.all([...this.#running].map((running) => running.stop().catch(() => {})));
+    this.#running.clear();
+    for (const stream of this.#streams.values()) await dropStream(stream);
+    this.#streams.clear();
+  }
+
+  async #drop(): Promise<void> {
+    await Promise.all([this.#source?.end(), this.#target?.end()]);
+    await this.#server(async (client) => {
+      for (const url of [this.source, this.target])
+        await client.query(`drop database if exists ${new URL(url).pathname.slice(1)} with (force)`);
+    });
+  }
+
+  async #server(work: (client: pg.Client) => Promise<void>): Promise<void> {
+    const client = new pg.Client({ connectionString: await this.serverUrl() });
+    await client.connect();
+    await work(client).finally(() => client.end());
+  }
+}
+
+export class Running {
+  readonly #stop = new AbortController();
+  readonly #ended: Promise<'signal' | 'message'>;
+  readonly problems: Error[] = [];
+
+  constructor(
+    readonly stream: Stream,
+    options: RunOptions,
+  ) {
+    this.#ended = runStream(stream, {
+      ...options,
+      signal: this.#stop.signal,
+      onProblem: (error) => {
+        this.problems.push(error);
+        options.onProblem?.(error);
+      },
+    });
+    this.#ended.catch(() => {});
+  }
+
+  /** Resolves when everything that is in the source now is in the target. */
+  async caughtUp(timeoutMs = 20_000): Promise<void> {
+    const client = new pg.Client({ connectionString: this.stream.source });
+    await client.connect();
+    const { rows } = await client.query<{ lsn: string }>('select pg_current_wal_insert_lsn()::text as lsn');
+    // Flushes the log up to here, which the test server does not do at each commit.
+    await client.query(`select pg_logical_emit_message(true, 'spec', '', true)`);
+    await client.end();
+    await eventually(
+      async () => {
+        const { appliedLsn, backfill, active, reason } = await streamState(this.stream);
+        const [high, low] = [appliedLsn ?? '0/0', rows[0]!.lsn].map((lsn) =>
+          BigInt(
+            `0x${lsn
+              .split('/')
+              .map((half) => half.padStart(8, '0'))
+              .join('')}`,
+          ),
+        );
+        if (!active || high! < low! || (backfill && !backfill.done))
+          throw new Error(
+            `${JSON.stringify({ appliedLsn, wanted: rows[0]!.lsn, backfill, active, reason })} ${this.problems.at(-1)?.stack ?? ''}`,
+          );
+        return true;
+      },
+      { timeoutMs },
+    );
+  }
+
+  ended(): Promise<'signal' | 'message'> {
+    return this.#ended;
+  }
+
+  stop(): Promise<'signal' | 'message'> {
+    this.#stop.abort();
+    return this.#ended;
+  }
+}

@@ -1,0 +1,82 @@
+import { join } from 'node:path';
+import { contracts } from '@banyan/contracts';
+import { RoutingFollower } from '@banyan/extraction';
+import { canaryFlagsFrom } from '@banyan/extraction/flags';
+import { ReadOperations } from '@banyan/extraction/parity';
+import { type Config, keptSecret } from '@banyan/platform/config';
+import { rootLogger } from '@banyan/platform/telemetry';
+import { AccessLog } from './access-log.js';
+import { AdminServer } from './admin.js';
+import { Directory, type RouteRule } from './directory.js';
+import { Proxy } from './proxy.js';
+import { Reporter } from './reporter.js';
+
+/** Every context's routes, as the contracts publish them; what nobody claims is the monolith's. */
+export const routesOfContracts = (): RouteRule[] => [
+  ...contracts.flatMap(({ name, routes }) => routes.map((path: string) => ({ path, context: name }))),
+  { path: '/', context: 'rest' },
+];
+
+export interface BanyanProxy {
+  readonly proxy: Proxy;
+  readonly port: number;
+  readonly internalPort: number;
+  /** Drains and closes. */
+  close(): Promise<void>;
+}
+
+/**
+ * The proxy of the shop: routes from the contracts, stages from the control plane or from what it last said, and without
+ * either everything from the monolith on its port.
+ */
+export async function startBanyanProxy(config: Config): Promise<BanyanProxy> {
+  const { extraction, http, stateDir, telemetry } = config;
+  const token = extraction.controlUrl ? (extraction.clientToken ?? keptSecret(stateDir, 'client-token')) : '';
+  const follower = extraction.controlUrl
+    ? new RoutingFollower({ controlUrl: extraction.controlUrl, token, file: join(stateDir, 'routing', 'proxy.json') })
+    : undefined;
+  const log = rootLogger().child({ context: 'Flags' });
+  const canary = canaryFlagsFrom(config, 'proxy', (message) => log.warn({ msg: message }));
+  await Promise.all([follower?.start(1_000), canary.start()]);
+
+  const monolith = `http://127.0.0.1:${extraction.monolithPort}`;
+  const proxy = new Proxy({
+    directory: new Directory(routesOfContracts(), monolith, follower),
+    canary,
+    operations: new ReadOperations(contracts),
+    limits: {
+      headersMs: http.headersTimeoutMs,
+      requestMs: http.requestTimeoutMs,
+      uploadMs: http.uploadTimeoutMs,
+      holdMs: extraction.holdMs,
+      bodyBytes: http.bodyLimitBytes,
+      connections: http.maxConnections,
+      requestsPerSocket: http.maxRequestsPerSocket,
+      drainMs: http.shutdownMs,
+    },
+    servedBy: http.servedBy !== 'off',
+    trustedProxies: http.trustedProxies,
+    access: new AccessLog(telemetry.logLevel),
+  });
+  const reporter = extraction.controlUrl ? new Reporter(proxy.edge.figures, extraction.controlUrl, token) : undefined;
+  const admin = new AdminServer(proxy);
+  await admin.listen(http.internalPort, http.internalHost);
+  try {
+    await proxy.listen(http.port, http.host);
+  } catch (error) {
+    await admin.close();
+    throw error;
+  }
+  return {
+    proxy,
+    port: proxy.port,
+    internalPort: admin.port,
+    close: async () => {
+      await proxy.close();
+      await reporter?.stop();
+      canary.stop();
+      await follower?.stop();
+      await admin.close();
+    },
+  };
+}

@@ -1,0 +1,415 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type ConsistencyTokens, type Side, formatTokens } from '@banyan/kernel';
+import type { Answer } from '@banyan/extraction/parity';
+import { CircuitState } from 'cockatiel';
+import type { Admitted } from './admission.js';
+import { Attempt, type AnswerHeaders, failureOf, isReset } from './attempt.js';
+import { KEPT_BYTES, Upload, readSmall } from './body.js';
+import type { ContextState, Route } from './directory.js';
+import type { Edge } from './edge.js';
+import { answerHeaders } from './headers.js';
+import { mirrored } from './mirrored.js';
+import { otherSide, sideOfCommand, sideOfRead } from './placement.js';
+import { type Refusal, refuse, unavailable } from './problem.js';
+import type { Watched } from './sweep.js';
+import { newTraceparent, traceIdOf } from './trace.js';
+import { type Who, whoAsks } from './who.js';
+
+/** A fence that refused and no news about a new owner: after this the other side is tried. The database decides. */
+const NEWS_MS = 100;
+
+/** Up to this, copying a piece of an answer is cheaper than sending it as a piece of its own. */
+const SMALL_BYTES = 16 * 1024;
+
+/** Taken out of the file while the request waited. */
+const routeGone: Refusal = { status: 404, code: 'ROUTE_NOT_FOUND', detail: 'There is nothing at this path any more' };
+
+const candidateFailed = new Error('the candidate failed');
+
+/**
+ * One request, from its head to the last byte of its answer. It has at most one attempt under way; another follows only
+ * where the first cannot have had an effect: a read, or a command that a fence has refused.
+ */
+export class Exchange implements Watched {
+  deadline = Infinity;
+  readonly #traceparent: string;
+  readonly #from = performance.now();
+  /** Where the headers that the client sent end in the list. */
+  readonly #ownHeaders: number;
+  #body: Buffer | Upload | null = null;
+  #attempt: Attempt | undefined;
+  /** The state that the last attempt was placed by. */
+  #state: ContextState | undefined;
+  #who: Who | undefined;
+  #tokens: ConsistencyTokens | undefined;
+  #holdUntil = 0;
+  #stopWaiting: (() => void) | undefined;
+  #retried = false;
+  #committed = false;
+  #over = false;
+  /** Bytes of the answer's body that are still to come, when its length is known; -1 otherwise. */
+  #left = -1;
+  #copy: Buffer[] | 'too large' | undefined;
+  #copied = 0;
+  #answer: Omit<Answer, 'body'> | undefined;
+  #bodyBegun = false;
+  #bodyEnded = false;
+
+  constructor(
+    private readonly edge: Edge,
+    private readonly request: IncomingMessage,
+    private readonly response: ServerResponse,
+    private readonly admitted: Admitted,
+    private readonly route: Route,
+  ) {
+    this.#traceparent = admitted.traceparent ?? newTraceparent();
+    admitted.headers.push('traceparent', this.#traceparent);
+    edge.origins.describe(request.socket, admitted.host, request.rawHeaders, admitted.headers);
+    admitted.headers.push(
+      'host',
+      admitted.host ?? new URL(edge.directory.context(route.context)!.monolith.origin).host,
+    );
+    this.#ownHeaders = admitted.headers.length;
+  }
+
+  start(): void {
+    const { admitted, edge, response } = this;
+    response.once('close', this.#onClose);
+    if (admitted.body === 'none') return this.#place();
+    if (admitted.expects) response.writeContinue();
+    if (admitted.body === 'sized' && admitted.length <= KEPT_BYTES) {
+      this.deadline = edge.sweep.now + edge.limits.requestMs;
+      edge.sweep.add(this);
+      readSmall(this.request, (body) => {
+        edge.sweep.delete(this);
+        this.#body = body;
+        this.#place();
+      });
+      return;
+    }
+    this.#body = new Upload(this.request);
+    this.#place();
+  }
+
+  /** The body did not come in time. */
+  expire(): void {
+    this.edge.sweep.delete(this);
+    this.#refuse({ status: 408, code: 'REQUEST_TIMEOUT', detail: 'The body took too long to arrive', close: true });
+  }
+
+  #place(): void {
+    if (this.#over) return;
+    const state = this.edge.directory.context(this.route.context);
+    if (!state) return this.#refuse(routeGone);
+    this.#state = state;
+    if (!this.admitted.reads) {
+      if (state.holding) return this.#hold();
+      return this.#send(sideOfCommand(state), state);
+    }
+    const candidate = state.stage === 'canary' && this.edge.canary.isService(state.context, this.#caller());
+    const token = this.#known()?.[state.context];
+    const side = sideOfRead(state, { candidate, token });
+    // Behind a candidate stands the owner, which has everything that the caller may have seen.
+    const backed = side === 'service' && state.owner === 'monolith' && !(token && token.epoch > state.epoch);
+    if (backed && !(this.#body instanceof Upload)) this.#sendToCandidate(state);
+    else this.#send(side, state);
+  }
+
+  /** A read of a canary: what goes wrong there is evidence, and the monolith's answer is the caller's. */
+  #sendToCandidate(state: ContextState): void {
+    const { breaker } = state.service!;
+    // While one request tries a broken candidate, the others would wait for how it ends.
+    if (breaker.state === CircuitState.HalfOpen) return this.#send('monolith', state);
+    breaker
+      .execute(
+        () =>
+          new Promise<void>((answered, failed) => {
+            this.#send('service', state, (ok) => (ok ? answered() : failed(candidateFailed)));
+          }),
+      )
+      .catch((error: unknown) => {
+        // The circuit is open: nothing was sent.
+        if (error !== candidateFailed && !this.#over && !this.#attempt) this.#send('monolith', state);
+      });
+  }
+
+  /** `settle`: told once whether a candidate has answered; with it the monolith stands behind the attempt. */
+  #send(side: Side, state: ContextState, settle?: (ok: boolean) => void): void {
+    const { admitted, edge } = this;
+    const headers = admitted.headers;
+    headers.length = this.#ownHeaders;
+    const tokens = this.#known();
+    if (tokens) headers.push('banyan-consistency', formatTokens(tokens));
+    if (edge.directory.canaries.length > 0) headers.push('banyan-placement', this.#placement(state, side, tokens));
+    if (this.#body instanceof Upload && admitted.body === 'sized')
+      headers.push('content-length', String(admitted.length));
+    const { limits } = edge;
+    const limitMs = settle ? limits.candidateMs : admitted.upload ? limits.uploadMs : limits.requestMs;
+    const attempt = new Attempt(this, edge.sweep, side, limitMs, settle);
+    this.#attempt = attempt;
+    try {
+      (side === 'service' ? state.service! : state.monolith).dispatch(
+        { method: admitted.method, path: admitted.target, headers, body: this.#body },
+        attempt,
+      );
+    } catch (error) {
+      // undici found something in the request that it does not send.
+      this.failed(attempt, error as Error);
+    }
+  }
+
+  /** What the caller's reads must not be older than, sent or remembered; undefined: nothing is known. */
+  #known(): ConsistencyTokens | undefined {
+    const { admitted, edge } = this;
+    if (admitted.consistency === undefined && edge.memory.empty) return undefined;
+    this.#tokens ??= edge.memory.recall(this.#caller(), admitted.consistency);
+    for (const _ in this.#tokens) return this.#tokens;
+    return undefined;
+  }
+
+  #caller(): Who {
+    return (this.#who ??= whoAsks(this.admitted));
+  }
+
+  /** Decided once, here: it travels with the request, and every bus behind obeys it. */
+  #placement(state: ContextState, side: Side, tokens: ConsistencyTokens | undefined): string {
+    let text = '';
+    for (const each of this.edge.directory.canaries) {
+      const { context } = each;
+      const decided = context === state.context && this.admitted.reads;
+      const candidate = !decided && this.edge.canary.isService(context, this.#caller());
+      const placed = decided ? side : sideOfRead(each, { candidate, token: tokens?.[context] });
+      text += `${text && ', '}${context}=${placed}`;
+    }
+    return text;
+  }
+
+  /* What an attempt tells. */
+
+  answered(attempt: Attempt, status: number, headers: AnswerHeaders): void {
+    const { admitted } = this;
+    if (status === 503 && !admitted.reads && headers['banyan-fenced'] !== undefined) {
+      const again = this.#body instanceof Upload ? this.#body.kept : (this.#body ?? null);
+      if (again !== undefined && this.#mayWait()) {
+        attempt.discard();
+        this.#body = again;
+        return this.#fenced(attempt.side, String(headers['banyan-fenced']));
+      }
+    }
+    if (attempt.settle) {
+      const behind = headers['banyan-behind'] !== undefined;
+      if (behind || status >= 500) return this.#fallBack(attempt, behind ? 'behind' : status);
+      attempt.settle(true);
+    }
+    this.#commit(attempt, status, headers);
+  }
+
+  data(attempt: Attempt, chunk: Buffer): void {
+    const { response } = this;
+    this.#bodyBegun = true;
+    if (this.#copy && this.#copy !== 'too large') {
+      this.#copied += chunk.length;
+      if (this.#copied > this.edge.mirror.maxBytes) this.#copy = 'too large';
+      else this.#copy.push(chunk);
+    }
+    if (this.#left > 0 && (this.#left -= chunk.length) === 0) {
+      this.#bodyEnded = true;
+      // As text, which Node sends in one piece with the head; a Buffer is a piece of its own, and writev costs three times as much.
+      if (chunk.length <= SMALL_BYTES) response.end(chunk.toString('latin1'), 'latin1');
+      else response.end(chunk);
+    } else if (!response.write(chunk)) {
+      attempt.pause();
+      response.once('drain', attempt.resume);
+    }
+  }
+
+  ended(attempt: Attempt): void {
+    if (!this.#bodyEnded) this.response.end();
+    this.#finish(attempt.side, this.response.statusCode, attempt, this.response.statusCode >= 500);
+    const { edge, route, admitted } = this;
+    if (this.#copy && this.#answer && this.#state)
+      edge.mirror.offer(
+        mirrored(edge, route, admitted, this.#state, this.#ownHeaders, {
+          side: attempt.side,
+          answer: this.#copy === 'too large' ? 'too large' : { ...this.#answer, body: Buffer.concat(this.#copy) },
+        }),
+      );
+  }
+
+  failed(attempt: Attempt, error: Error): void {
+    if (this.#over) return;
+    if (this.#committed) {
+      // A half answer must look like one.
+      this.response.destroy();
+      return this.#finish(attempt.side, this.response.statusCode, attempt, true);
+    }
+    if (attempt.settle) return this.#fallBack(attempt, error.message);
+    const { admitted } = this;
+    if (admitted.reads && !this.#retried && isReset(error) && !(this.#body instanceof Upload)) {
+      // The connection was closing while the request went out. Only a read may be sent again (trap 19).
+      this.#retried = true;
+      attempt.discard();
+      return this.#place();
+    }
+    this.edge.figures.served(this.route.context, attempt.side, performance.now() - attempt.from, true);
+    this.#refuse(failureOf(error, attempt.side), attempt.side);
+  }
+
+  #fallBack(attempt: Attempt, why: string | number): void {
+    const { edge, route } = this;
+    attempt.discard();
+    const behind = why === 'behind';
+    if (!behind) edge.figures.served(route.context, attempt.side, performance.now() - attempt.from, true);
+    attempt.settle?.(behind);
+    edge.meters.happened(behind ? 'behind' : 'fallback', route.context);
+    this.#send('monolith', edge.directory.context(route.context) ?? this.#state!);
+  }
+
+  #commit(attempt: Attempt, status: number, headers: AnswerHeaders): void {
+    const { admitted, edge, response } = this;
+    const list = answerHeaders(headers);
+    if (edge.servedBy) list.push('banyan-served-by', attempt.side);
+    const token = headers['banyan-consistency'];
+    if (token !== undefined) edge.memory.remember(this.#caller(), String(token));
+    if (edge.closing || !this.request.complete) list.push('connection', 'close');
+    const { 'content-length': length, 'content-type': type } = headers;
+    if (type !== undefined && String(type).startsWith('text/event-stream')) attempt.limitMs = Infinity;
+    else if (admitted.reads && this.#body === null && this.#isMirrored(status)) {
+      this.#copy = [];
+      this.#answer = { status, contentType: textOf(type), encoding: textOf(headers['content-encoding']) };
+    }
+    if (length !== undefined && admitted.method !== 'HEAD' && status !== 304 && status !== 204)
+      this.#left = Number(length);
+    response.writeHead(status, list);
+    this.#committed = true;
+    queueMicrotask(this.#flushHead);
+  }
+
+  /** Node keeps the head until there is some body, and who waits for events would wait in vain. By now it would be here. */
+  readonly #flushHead = (): void => {
+    if (!this.#bodyBegun && !this.#over) this.response.flushHeaders();
+  };
+
+  #isMirrored(status: number): boolean {
+    const state = this.#state!;
+    if (!state.service || status >= 500) return false;
+    return state.stage !== 'monolith' && state.stage !== 'replicate' && this.edge.mirror.wants(this.admitted.method);
+  }
+
+  /* Waiting for an owner. */
+
+  #mayWait(): boolean {
+    if (this.#holdUntil === 0) this.#holdUntil = performance.now() + this.edge.limits.holdMs;
+    return performance.now() < this.#holdUntil;
+  }
+
+  /** The owner is changing: wait for the new one. */
+  #hold(): void {
+    if (!this.#mayWait()) return this.#giveUp();
+    this.edge.meters.happened('held', this.route.context);
+    const { context } = this.route;
+    this.#wait(
+      context,
+      this.#holdUntil - performance.now(),
+      (state) => !state.holding,
+      (changed) => {
+        if (changed) this.#place();
+        else this.#giveUp();
+      },
+    );
+  }
+
+  /** `side` refused the command before it ran. Somebody else owns the context, or will in a moment. */
+  #fenced(side: Side, context: string): void {
+    this.edge.meters.happened('fenced', this.route.context);
+    const before = this.#state!;
+    const left = Math.min(NEWS_MS, this.#holdUntil - performance.now());
+    if (context !== this.route.context) {
+      // Something further in was refused: the same way once more, when there is news, or in a while.
+      return this.#wait(
+        context,
+        left,
+        () => true,
+        () => this.#place(),
+      );
+    }
+    const isNews = (state: ContextState | undefined): boolean =>
+      !state || (state !== before && (state.holding || sideOfCommand(state) !== side));
+    const now = this.edge.directory.context(context);
+    if (isNews(now)) return this.#place();
+    this.#wait(context, left, isNews, (changed) => {
+      const state = this.edge.directory.context(context);
+      if (!state || changed || state.holding) return this.#place();
+      // No news: perhaps the control plane is away. The fence makes a wrong guess harmless.
+      this.#state = state;
+      this.#send(state.service ? otherSide(side) : 'monolith', state);
+    });
+  }
+
+  /** Until the state of `context` is as wanted (true), or `ms` are over (false). */
+  #wait(context: string, ms: number, wanted: (state: ContextState) => boolean, then: (changed: boolean) => void): void {
+    const { directory } = this.edge;
+    const done = (changed: boolean): void => {
+      this.#stopWaiting?.();
+      if (!this.#over) then(changed);
+    };
+    const timer = setTimeout(done, Math.max(1, ms), false);
+    const unlisten = directory.onChange(() => {
+      const state = directory.context(context);
+      if (state === undefined || wanted(state)) done(true);
+    });
+    this.#stopWaiting = () => {
+      this.#stopWaiting = undefined;
+      clearTimeout(timer);
+      unlisten();
+    };
+  }
+
+  #giveUp(): void {
+    this.#refuse(unavailable(`${this.route.context} is changing its owner: nothing was done, send it again`));
+  }
+
+  /* The end. */
+
+  #refuse(refusal: Refusal, side: Side | 'proxy' = 'proxy'): void {
+    if (this.#over) return;
+    const close = refusal.close || this.edge.closing || !this.request.complete;
+    refuse(this.response, { ...refusal, close }, traceIdOf(this.#traceparent));
+    this.#finish(side, refusal.status, undefined, true);
+  }
+
+  #finish(side: Side | 'proxy', status: number, attempt: Attempt | undefined, failed: boolean): void {
+    if (this.#over) return;
+    this.#over = true;
+    const { admitted, edge, route } = this;
+    this.response.off('close', this.#onClose);
+    edge.sweep.delete(this);
+    const now = performance.now();
+    if (attempt) edge.figures.served(route.context, attempt.side, now - attempt.from, failed);
+    edge.meters.answered(route.context, side, admitted.reads, status, (now - this.#from) / 1_000);
+    edge.access.write({
+      method: admitted.method,
+      route: route.path,
+      context: route.context,
+      side,
+      status,
+      ms: Math.round((now - this.#from) * 100) / 100,
+      traceId: traceIdOf(this.#traceparent),
+    });
+  }
+
+  /** The client is gone: whoever works for it may stop. */
+  readonly #onClose = (): void => {
+    if (this.#over) return;
+    this.#stopWaiting?.();
+    const attempt = this.#attempt;
+    attempt?.discard(true);
+    attempt?.settle?.(true);
+    // 499, as nginx writes it: nobody's failure.
+    this.#finish(attempt?.side ?? 'proxy', 499, undefined, false);
+    if (this.#body instanceof Upload) this.#body.destroy();
+  };
+}
+
+const textOf = (value: string | string[] | undefined): string | undefined =>
+  value === undefined ? undefined : String(value);

@@ -1,0 +1,120 @@
+import { figure } from '../support/report.mjs';
+import { PAUSE_LIMIT_MS, cycles, pauses } from './cycles.mjs';
+import { everyFailPoint, fewFailPoints, hungService, postgresKilled, randomKills } from './faults.mjs';
+import { Session } from './session.mjs';
+import { CONTEXTS } from './stack.mjs';
+
+/** Contexts cross over and back under load, with or without faults. */
+export async function perform(given) {
+  const { seed, rate, say } = given;
+  const session = new Session({ seed, rate, buyers: given.short ? 40 : given.buyers, say });
+  const stop = () => void session.stop({ keepLogs: given.logs }).then(() => process.exit(130));
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
+  const { findings } = session;
+  let done;
+  try {
+    await session.start();
+    await session.begin();
+    let faults = {};
+    try {
+      if (given.short) faults = await shortened(session);
+      else if (given.faults) faults = await faulty(session, given);
+      else await plain(session, given);
+    } catch (error) {
+      findings.wrong('stages', error.message);
+      await home(session);
+    }
+    done = { ...(await session.finish()), faults };
+    judgePauses(session, done);
+  } finally {
+    for (const signal of ['SIGINT', 'SIGTERM']) process.removeListener(signal, stop);
+    await session.stop({ keepLogs: given.logs });
+  }
+  return { findings, logs: given.logs, ...figuresOf(session, done) };
+}
+
+/** After something went wrong: everybody back to where the books are held, if that is still possible. */
+async function home({ control, say }) {
+  for (const context of CONTEXTS) {
+    const status = await control.status(context);
+    if (status?.target === 'monolith' && status.stage === 'monolith') continue;
+    await control.move(context, 'monolith').catch((error) => say(error.message));
+  }
+}
+
+async function plain(session, { contexts, cycles: times, dwell }) {
+  const names = namesIn(contexts);
+  const most = names.includes('inventory') ? 'inventory' : names[0];
+  for (const context of names) await cycles(session, context, { times: context === most ? times : 1, dwellMs: dwell });
+}
+
+async function faulty(session, { contexts, kills, every }) {
+  const failPoints = await everyFailPoint(session, 'inventory');
+  await hungService(session, 'inventory');
+  const random = await randomKills(session, ['inventory', ...namesIn(contexts)], { kills, everyMs: every });
+  await postgresKilled(session, 'inventory');
+  return { failPoints, random };
+}
+
+/** What fits into a test run: two cycles, another context, and six fail points in one more cycle. */
+async function shortened(session) {
+  await cycles(session, 'inventory', { times: 2, dwellMs: 500 });
+  await cycles(session, 'orders', { times: 1, dwellMs: 500 });
+  return { failPoints: await fewFailPoints(session, 'inventory') };
+}
+
+function namesIn(list) {
+  const names = list.split(',');
+  const unknown = names.filter((name) => !CONTEXTS.includes(name));
+  if (unknown.length > 0) throw new Error(`There is no context ${unknown}. There are: ${CONTEXTS}`);
+  return names;
+}
+
+function judgePauses(session, done) {
+  const calm = done.handovers.filter(({ openedAt }) => !session.isFaulty(openedAt));
+  done.pauses = pauses(calm, done.report.commands);
+  done.moved = done.handovers.filter(({ from, to }) => from !== to).length;
+  const { p99 } = done.pauses.rows;
+  if (p99 >= PAUSE_LIMIT_MS)
+    session.findings.wrong('pause', `p99 of ${done.pauses.count} hand-overs is ${figure(p99)} ms`);
+}
+
+function figuresOf(session, done) {
+  const { report, pauses: paused, faults, looks, moved } = done;
+  const { read, command } = report.latencies;
+  const pair = ({ p50, p99, max }) => `${figure(p50)} / ${figure(p99)} / ${figure(max)}`;
+  const served = Object.entries(report.servedBy)
+    .filter(([what]) => what.endsWith('service'))
+    .reduce((sum, [, count]) => sum + count, 0);
+  const figures = {
+    requests: report.sent,
+    orders: report.orders.length,
+    handovers: moved,
+    pause: paused,
+    latencies: report.latencies,
+    servedByService: served,
+    sentAgain: session.troubles.length,
+    looks,
+    outcome: session.outcome,
+    ...faults,
+  };
+  const rows = [
+    ['requests, and of them served by a service', `${figure(report.sent, 0)}, ${figure(served, 0)}`],
+    ['reads: p50 / p99 / max ms', pair(read)],
+    ['commands: p50 / p99 / max ms', pair(command)],
+    ['hand-overs without faults', paused.count],
+    ['writes paused: p50 / p99 / max ms', pair(paused.rows)],
+    [`the same as ${paused.met} of them were felt by a command`, pair(paused.felt)],
+    ['hand-overs in all', moved],
+    ['looks at the owners', figure(looks, 0)],
+    ['orders answered 201', report.orders.length],
+    [
+      'delivered / rejected / cancelled',
+      ['delivered', 'rejected', 'cancelled'].map((s) => session.outcome?.[s]).join(' / '),
+    ],
+    ['sent again after a reset, 502 or 503', session.troubles.length],
+    ...(faults.failPoints === undefined ? [] : [['fail points reached', faults.failPoints]]),
+    ...(faults.random ? [['killed at random instants', JSON.stringify(faults.random.killed)]] : []),
+  ];
+  return { figures, rows };
+}

@@ -1,0 +1,169 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LEG_LIMIT_MS } from './cycles.mjs';
+import { until } from './stack.mjs';
+
+/**
+ * The steps at which a process kills itself, and the ways on which it comes to them. `held` are those that are reached
+ * only when a hand-over has to be taken back: the side that was to open is not reached in time.
+ */
+export const FAIL_POINTS = [
+  { name: 'service-before-ready', ways: ['live'] },
+  { name: 'bridge-after-chunk', ways: ['live'] },
+  { name: 'bridge-after-apply', ways: ['live', 'monolith'] },
+  { name: 'bridge-before-mark', ways: ['live', 'monolith'] },
+  { name: 'stage-before-write', ways: ['live', 'monolith'] },
+  { name: 'stage-after-write', ways: ['live', 'monolith'] },
+  { name: 'handover-before-hold', ways: ['live', 'monolith'] },
+  { name: 'handover-before-close', ways: ['live', 'monolith'] },
+  { name: 'handover-after-close', ways: ['live', 'monolith'] },
+  { name: 'bridge-before-open', ways: ['live', 'monolith'] },
+  { name: 'bridge-after-open', ways: ['live', 'monolith'] },
+  { name: 'bridge-before-turn', ways: ['live', 'monolith'] },
+  { name: 'handover-before-release', ways: ['live', 'monolith'] },
+  { name: 'handover-after-bar', ways: ['live', 'monolith'], held: true },
+  { name: 'handover-after-reopen', ways: ['live', 'monolith'], held: true },
+];
+/** The ones of a short run: three on the way out, three on the way back. */
+export const FEW = {
+  live: ['bridge-after-chunk', 'handover-after-close', 'bridge-after-open'],
+  monolith: ['stage-before-write', 'handover-before-close', 'bridge-before-open'],
+};
+
+/** One way at a time, with one fail point each; answers how many were reached. */
+export async function everyFailPoint(session, context) {
+  let reached = 0;
+  await session.watch(context);
+  for (const way of ['live', 'monolith'])
+    for (const point of FAIL_POINTS.filter(({ ways }) => ways.includes(way))) {
+      reached += await passing(session, context, way, [point.name], point.held);
+      if (point !== FAIL_POINTS.findLast(({ ways }) => ways.includes(way)))
+        await session.control.move(context, way === 'live' ? 'monolith' : 'live', { limitMs: LEG_LIMIT_MS });
+    }
+  return reached;
+}
+
+/** A cycle with some of them at once. */
+export async function fewFailPoints(session, context) {
+  let reached = 0;
+  await session.watch(context);
+  for (const way of ['live', 'monolith']) reached += await passing(session, context, way, FEW[way]);
+  return reached;
+}
+
+async function passing(session, context, way, names, held = false) {
+  const { control, findings, say, stack } = session;
+  const from = performance.now();
+  for (const name of held ? ['bridge-before-open', ...names] : names) stack.arm(name);
+  await session.amidFaults(async () => {
+    const holding = held ? keepBridgeAway(session, context, names[0]) : undefined;
+    try {
+      await control.move(context, way, { limitMs: LEG_LIMIT_MS });
+    } catch (error) {
+      findings.wrong('stages', `with ${names.join(', ')} on the way to ${way}: ${error.message}`);
+    }
+    await holding;
+  });
+  const missed = names.filter((name) => stack.isArmed(name));
+  for (const name of missed) {
+    stack.disarm(name);
+    findings.wrong('faults', `${name} was never reached on the way to ${way}`);
+  }
+  const reached = names.length - missed.length;
+  say(
+    `killed at ${names.join(', ')} on the way to ${way}: there in ${((performance.now() - from) / 1_000).toFixed(1)} s`,
+  );
+  return reached;
+}
+
+/** The bridge dies before it opens the other side, and its successor is stopped until the hand-over was taken back. */
+async function keepBridgeAway({ stack, findings }, context, name) {
+  const first = stack.pidOf('bridge', context);
+  const died = await until(() => !stack.isArmed('bridge-before-open'), LEG_LIMIT_MS, 5);
+  const next =
+    died &&
+    (await until(
+      () => {
+        const pid = stack.pidOf('bridge', context);
+        return pid !== first && pid;
+      },
+      15_000,
+      2,
+    ));
+  if (!next) return findings.wrong('faults', 'no bridge came after the one that was killed');
+  process.kill(next, 'SIGSTOP');
+  await until(() => !stack.isArmed(name), 30_000, 20);
+  try {
+    process.kill(next, 'SIGCONT');
+  } catch {
+    // It was replaced, which is as good.
+  }
+}
+
+const VICTIMS = ['bridge', 'service', 'control-plane', 'proxy'];
+
+/** Cycles of contexts, taken in turn, while processes are killed at random instants; answers how many were. */
+export async function randomKills(session, contexts, { kills, everyMs }) {
+  const { control, findings, random, say, stack } = session;
+  const killed = Object.fromEntries(VICTIMS.map((role) => [role, 0]));
+  let count = 0;
+  let context = contexts[0];
+  await session.amidFaults(async () => {
+    const killing = (async () => {
+      while (count < kills) {
+        await sleep(random.between(0.2 * everyMs, 1.8 * everyMs));
+        const role = random.one(VICTIMS);
+        const its = ['bridge', 'service'].includes(role) ? context : undefined;
+        if (stack.signal('SIGKILL', role, its) === undefined) continue;
+        killed[role]++;
+        count++;
+        say(`killed ${its ? `the ${role} of ${its}` : `the ${role}`} (${count} of ${kills})`);
+      }
+    })();
+    let over = false;
+    void killing.finally(() => (over = true));
+    for (let turn = 0; !over; turn++) {
+      context = contexts[turn % contexts.length];
+      await session.watch(context);
+      for (const stage of ['live', 'monolith'])
+        try {
+          await control.move(context, stage, { limitMs: LEG_LIMIT_MS });
+          say(`${context} came to ${stage} in spite of it`);
+        } catch (error) {
+          findings.wrong('stages', error.message);
+        }
+    }
+    await killing;
+  });
+  return { count, killed };
+}
+
+/** Postgres, with everybody's data, is killed in the middle of a way out. */
+export async function postgresKilled(session, context) {
+  const { control, findings, random, say, stack } = session;
+  await session.watch(context);
+  await session.amidFaults(async () => {
+    await control.target(context, 'live');
+    await sleep(random.between(500, 5_000));
+    stack.signal('SIGKILL', 'postgres');
+    say('killed Postgres');
+    for (const stage of ['live', 'monolith'])
+      await control
+        .move(context, stage, { limitMs: LEG_LIMIT_MS })
+        .catch((error) => findings.wrong('stages', `after Postgres was killed: ${error.message}`));
+  });
+}
+
+/** In canary the service neither answers nor refuses: its reads are served by the monolith, and nobody sees an error. */
+export async function hungService(session, context, { forMs = 6_000 } = {}) {
+  const { control, say, stack } = session;
+  await session.watch(context);
+  await control.move(context, 'canary', { percent: 100, limitMs: LEG_LIMIT_MS });
+  await sleep(1_000);
+  const from = session.troubles.length;
+  const pid = stack.signal('SIGSTOP', 'service', context);
+  await sleep(forMs);
+  if (pid !== undefined) process.kill(pid, 'SIGCONT');
+  await sleep(1_000);
+  say(`the service of ${context} hung for ${forMs / 1_000} s: ${session.troubles.length - from} requests saw it`);
+  await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
+}

@@ -1,0 +1,147 @@
+// A process that does nothing but look at who owns a context, on both sides, again and again.
+import { setImmediate as next, setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+
+const SIDES = ['monolith', 'service'];
+const other = (side) => (side === 'monolith' ? 'service' : 'monolith');
+/** Between two looks, ms: a look costs three round trips, and the machine has other things to do. */
+const EVERY_MS = 3;
+const RETRY_MS = 200;
+const isAboutTheTable = ({ code }) => /^42/.test(code ?? '');
+
+/** One connection for each database, and a new one when it was cut. */
+class Eyes {
+  #clients = new Map();
+  #blindUntil = new Map();
+
+  async row(url, context) {
+    if (performance.now() < this.#blindUntil.get(url)) return undefined;
+    try {
+      let client = this.#clients.get(url);
+      if (!client) {
+        client = new pg.Client({
+          connectionString: url,
+          application_name: 'owner-watch',
+          connectionTimeoutMillis: 2_000,
+        });
+        client.on('error', () => this.#clients.delete(url));
+        await client.connect();
+        this.#clients.set(url, client);
+      }
+      const { rows } = await client.query({
+        name: context,
+        text: `select open, epoch::int8::text as epoch, extract(epoch from changed_at)::float8 * 1000 as changed from ${context}.banyan_owner`,
+      });
+      return rows[0] && { ...rows[0], epoch: Number(rows[0].epoch) };
+    } catch (error) {
+      // The database of a service does not exist before its first extraction, and Postgres may have been killed.
+      this.#blindUntil.set(url, performance.now() + RETRY_MS);
+      if (!isAboutTheTable(error)) {
+        void this.#clients
+          .get(url)
+          ?.end()
+          .catch(() => {});
+        this.#clients.delete(url);
+      }
+      return undefined;
+    }
+  }
+
+  close() {
+    return Promise.all([...this.#clients.values()].map((client) => client.end().catch(() => {})));
+  }
+}
+
+/** What was seen of one context. */
+class Sight {
+  /** Who was seen open last, and at which epoch. */
+  open;
+  closedSeen;
+  handovers = [];
+  wrong = [];
+  looks = 0;
+
+  constructor(context) {
+    this.context = context;
+  }
+
+  /** `first` and `again` are two looks at one side, `between` the look at the other side between them. */
+  judge(side, first, between, again) {
+    this.looks++;
+    // Open at one epoch before and after: open all the time, because an epoch never comes again.
+    const openThroughout = first?.open && again?.open && first.epoch === again.epoch;
+    if (openThroughout && between?.open)
+      this.wrong.push(
+        `${this.context} had two owners: ${side} at ${first.epoch} and ${other(side)} at ${between.epoch}`,
+      );
+    const rows = { [side]: again, [other(side)]: between };
+    const now = SIDES.find((each) => rows[each]?.open);
+    if (!now) {
+      if (rows.monolith && rows.service) this.closedSeen ??= clock();
+      return;
+    }
+    // The owner changed while we looked, or there are two: said above. The next look shows how it is.
+    if (rows[other(now)]?.open) return;
+    const { epoch, changed } = rows[now];
+    const before = this.open;
+    if (before && (epoch < before.epoch || (epoch === before.epoch && now !== before.side)))
+      this.wrong.push(`${this.context} was owned by ${before.side} at ${before.epoch} and then by ${now} at ${epoch}`);
+    if (before && epoch > before.epoch) {
+      const closed = rows[other(now)];
+      this.handovers.push({
+        context: this.context,
+        from: before.side,
+        to: now,
+        epoch,
+        // As the rows say it; a side that was opened again by an aborted hand-over has only itself.
+        closedAt: now === before.side ? this.closedSeen : closed?.changed,
+        openedAt: changed,
+        // As it was seen from here, to a few milliseconds; undefined when it was too short to be seen.
+        seenMs: this.closedSeen && clock() - this.closedSeen,
+      });
+    }
+    this.open = { side: now, epoch };
+    this.closedSeen = undefined;
+  }
+}
+
+const clock = () => performance.timeOrigin + performance.now();
+
+const { urls } = JSON.parse(process.argv[2]);
+const eyes = new Eyes();
+const sights = new Map(Object.keys(urls).map((context) => [context, new Sight(context)]));
+/** Contexts that may change owner now; the others are looked at now and then. */
+let watched = [];
+let over = false;
+
+async function look(context) {
+  const sight = sights.get(context);
+  const side = sight.looks % 2 === 0 ? 'monolith' : 'service';
+  const at = (which) => eyes.row(urls[context][which], context);
+  const first = await at(side);
+  const between = await at(other(side));
+  sight.judge(side, first, between, await at(side));
+}
+
+process.on('message', ({ watch, report }) => {
+  if (watch) watched = watch;
+  over ||= report === 'last';
+  const all = [...sights.values()];
+  process.send({
+    looks: all.reduce((sum, { looks }) => sum + looks, 0),
+    handovers: all.flatMap(({ handovers }) => handovers),
+    wrong: all.flatMap(({ wrong }) => wrong),
+  });
+});
+process.on('disconnect', () => process.exit());
+process.send('ready');
+
+for (let round = 0; !over; round++) {
+  for (const context of watched) await look(context);
+  const rest = Object.keys(urls).filter((context) => !watched.includes(context));
+  if (rest.length > 0 && round % 10 === 0) await look(rest[(round / 10) % rest.length]);
+  if (watched.some((context) => sights.get(context).closedSeen)) await next();
+  else await sleep(EVERY_MS);
+}
+await eyes.close();
+process.disconnect();

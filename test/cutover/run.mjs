@@ -1,0 +1,66 @@
+// Contexts leave the running shop and come back while a crowd buys: nothing may fail, be lost or be there twice.
+//   npm run test:cutover                            10 cycles of inventory, one of each other context
+//   npm run test:cutover -- --contexts=orders,payments --cycles=3 --rate=200 --seed=42
+//   npm run test:cutover -- --faults                the same with kill -9 at every step and at random instants
+//   npm run test:cutover -- --tour                  each context on an idle shop, by the command line
+//   npm run test:cutover -- --canary                10,000 times: write, then read what was written
+//   npm run test:cutover -- --short                 what `npm test` runs
+import { join } from 'node:path';
+import build from '../../tools/build.mjs';
+import { root } from '../support/program.mjs';
+import { figure, options, table } from '../support/report.mjs';
+import { CONTEXTS } from './stack.mjs';
+
+const given = options(
+  {
+    seed: Math.floor(Math.random() * 2 ** 31),
+    /** Cycles of inventory (in its absence: of the first context); the others make one each. */
+    cycles: 10,
+    contexts: CONTEXTS.join(),
+    /** Requests a second, and how many customers they come from. */
+    rate: 200,
+    buyers: 60,
+    /** How long each end is served from, ms. */
+    dwell: 2_000,
+    faults: false,
+    /** Kills at random instants, and the mean time between two, ms. */
+    kills: 30,
+    every: 4_000,
+    tour: false,
+    canary: false,
+    pairs: 10_000,
+    short: false,
+    /** One JSON value at the end, and nothing else on standard output. */
+    json: false,
+    build: true,
+  },
+  process.argv.slice(2),
+);
+const began = performance.now();
+const say = (text) => {
+  const line = `${((performance.now() - began) / 1_000).toFixed(0).padStart(4)} s  ${text}`;
+  if (given.json) console.error(line);
+  else console.log(line);
+};
+if (given.build) await build();
+
+const kinds = { tour: './tour.mjs', canary: '../extraction/canary-consistency.mjs' };
+const kind = Object.keys(kinds).find((name) => given[name]);
+const { perform } = await import(kind ? kinds[kind] : './crossing.mjs');
+say(`seed ${given.seed}`);
+const { findings, rows, figures, logs } = await perform({ ...given, say, logs: join(root, '.banyan/cutover-logs') });
+
+const { verdicts, ok } = findings;
+if (given.json) console.log(JSON.stringify({ ok, seed: given.seed, verdicts, figures }));
+else {
+  console.log(
+    `\n${table(['what', 'figure'], [['seed', given.seed], ...rows, ['whole run, s', figure((performance.now() - began) / 1_000)]])}\n`,
+  );
+  for (const { sentence, violations } of verdicts) {
+    console.log(`${violations.length === 0 ? 'holds ' : 'BROKEN'}  ${sentence}`);
+    for (const violation of violations.slice(0, 20)) console.log(`          ${violation}`);
+    if (violations.length > 20) console.log(`          … and ${violations.length - 20} more`);
+  }
+  if (!ok && logs) console.log(`\nThe logs are in ${logs}. Again: npm run test:cutover -- --seed=${given.seed}`);
+}
+process.exit(ok ? 0 : 1);

@@ -1,0 +1,209 @@
+import { join } from 'node:path';
+import { Caller } from '../chaos/http.mjs';
+import { Verdict } from '../chaos/verdict.mjs';
+import { Program } from '../support/program.mjs';
+import { randomFrom } from '../support/report.mjs';
+import { fillShelves } from '../support/shelves.mjs';
+import { Control } from './control.mjs';
+import { Findings } from './findings.mjs';
+import { CONTEXTS, Stack, until } from './stack.mjs';
+
+/** Products that only the load writes. */
+const KEPT = 24;
+/** A trouble that began in a time of faults may be noticed a little after it. */
+const AFTERMATH_MS = 3_000;
+
+/** A shop with its crowd, and with somebody who watches its owners. */
+export class Session {
+  findings = new Findings();
+  troubles = [];
+  /** Times in which requests may fail, because something is being killed: [from, to]. */
+  #faulty = [];
+  #asking = Promise.resolve();
+
+  constructor({ seed, rate, buyers, say = () => {}, settings }) {
+    this.stack = new Stack({ settings });
+    this.control = new Control(this.stack);
+    Object.assign(this, { seed, rate, buyers, say, random: randomFrom(seed) });
+  }
+
+  /** Resolves when the crowd is there and has not begun. */
+  async start() {
+    const { stack } = this;
+    this.say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
+    this.verdict = new Verdict(stack.adminUrl('monolith'), { orders: new Map() });
+    // Postgres may be killed while a connection rests in the pool.
+    this.verdict.pool.on('error', () => {});
+    const complain = (text) => this.findings.wrong('answered', text);
+    const staff = new Caller(stack.url, { random: this.random, giveUp: () => false, complain });
+    const { scarce, plenty, kept, stock } = await fillShelves(staff, { keep: KEPT });
+    this.stock = stock;
+    // Carts take what their own copy of the catalogue knows; it is fed by events.
+    if (!(await until(() => this.#rests(), 60_000, 200))) throw new Error('The events of the seed were not delivered');
+    await this.#watchOwners();
+    await this.#gather({ goods: { scarce, plenty }, own: kept });
+  }
+
+  begin() {
+    this.#ticking = setInterval(() => void this.#tick().catch(() => {}), 500);
+    return this.#askLoad('begin');
+  }
+  #ticking;
+
+  /** The contexts that may change their owner from now on: they are looked at most often. */
+  watch(...contexts) {
+    return this.owners.ask({ watch: contexts });
+  }
+
+  async handovers() {
+    return (await this.owners.ask({})).handovers;
+  }
+
+  /** While `work` goes on, requests may fail and be sent again. */
+  async amidFaults(work) {
+    const time = [Date.now(), Infinity];
+    this.#faulty.push(time);
+    try {
+      return await work();
+    } finally {
+      time[1] = Date.now() + AFTERMATH_MS;
+    }
+  }
+
+  isFaulty(at) {
+    return this.#faulty.some(([from, to]) => at >= from && at <= to);
+  }
+
+  /** Ends the load, waits until nothing moves, and holds what clients were told against what is there. */
+  async finish({ restMs = 120_000 } = {}) {
+    const { findings, stack } = this;
+    clearInterval(this.#ticking);
+    const report = await this.#askLoad('finish');
+    this.troubles.push(...report.troubles);
+    this.say(`load over: ${report.sent} requests, ${report.orders.length} orders; waiting until nothing moves`);
+    const watched = await this.owners.ask({ report: 'last' });
+    for (const text of watched.wrong) findings.wrong('owner', text);
+    this.#judgeAnswers(report);
+    await this.#judgeStages();
+    if (!(await until(() => this.#rests(), restMs, 250)))
+      findings.wrong('books', `still moving: ${JSON.stringify(await this.verdict.stillMoving())}`);
+    await this.#judgeBooks(report);
+    for (const { at, message } of stack.crashes) if (!this.isFaulty(at)) findings.wrong('processes', message);
+    return { report, handovers: watched.handovers, looks: watched.looks };
+  }
+
+  async stop({ keepLogs } = {}) {
+    clearInterval(this.#ticking);
+    await this.load?.kill();
+    await this.owners?.kill();
+    await this.verdict?.close().catch(() => {});
+    const code = await this.stack.stop({ keepLogs });
+    if (code !== 0) this.findings.wrong('processes', `banyan up ended with ${code}`);
+  }
+
+  async #watchOwners() {
+    const { stack } = this;
+    const urls = Object.fromEntries(
+      CONTEXTS.map((context) => [
+        context,
+        { monolith: stack.adminUrl('monolith'), service: stack.adminUrl('service', context) },
+      ]),
+    );
+    this.owners = this.#program('owners', { urls });
+    await this.owners.start();
+  }
+
+  async #gather(goods) {
+    const { seed, rate, buyers } = this;
+    this.load = this.#program('load', { ...goods, seed, rate, buyers, url: this.stack.url, id: seed });
+    await this.load.start();
+    this.say(`${buyers} customers, ${rate} requests/s`);
+  }
+
+  #program(name, given) {
+    const program = new Program({
+      main: `test/cutover/${name}.mjs`,
+      args: [JSON.stringify(given)],
+      log: join(this.stack.stateDir, 'logs', `${name}.log`),
+    });
+    program.onCrash = (how) => how !== 0 && this.findings.wrong('processes', `the ${name} process ended with ${how}`);
+    return program;
+  }
+
+  /* One question at a time: an answer does not say which question it answers. */
+  #askLoad(ask) {
+    return (this.#asking = this.#asking.catch(() => {}).then(() => this.load.ask({ ask })));
+  }
+
+  async #tick() {
+    const { troubles } = await this.#askLoad('progress');
+    this.troubles.push(...troubles);
+  }
+
+  async #rests() {
+    return Object.keys(await this.verdict.stillMoving().catch(() => ({ postgres: 1 }))).length === 0;
+  }
+
+  #judgeAnswers(report) {
+    const { findings } = this;
+    for (const { at, name, trouble } of this.troubles) {
+      if (!this.isFaulty(at)) findings.wrong('answered', `${name}: ${trouble}`);
+      // A process that is gone explains a reset and an "unavailable", never an internal error.
+      else if (/^500|broken/.test(trouble)) findings.wrong('faults', `${name}: ${trouble}`);
+    }
+    for (const { name, trouble } of report.unanswered)
+      findings.wrong('faults', `${name} had no answer after half a minute of asking; at last: ${trouble}`);
+    for (const [text, times] of report.wrong) for (let i = 0; i < times; i++) findings.wrong('answered', text);
+    for (const [text, times] of report.stale) for (let i = 0; i < times; i++) findings.wrong('ownWrites', text);
+    for (const [context, epochs] of Object.entries(report.takers))
+      for (const [epoch, side] of Object.entries(epochs))
+        if (side === 'both') findings.wrong('owner', `both sides took commands of ${context} at epoch ${epoch}`);
+  }
+
+  async #judgeStages() {
+    for (const context of CONTEXTS) {
+      const status = await until(() => this.control.status(context), 20_000, 250);
+      if (status?.stage !== status?.target || status?.stage !== 'monolith')
+        this.findings.wrong('stages', `${context} is at ${status?.stage}, and its target is ${status?.target}`);
+    }
+    const none = await until(async () => (await this.#slots()).length === 0, 15_000, 250);
+    if (!none) this.findings.wrong('stages', `replication slots are left: ${await this.#slots()}`);
+  }
+
+  async #slots() {
+    return (await this.verdict.rows('select slot_name from pg_replication_slots')).map((row) => row.slot_name);
+  }
+
+  async #judgeBooks({ orders, shelves, leaflets, carts }) {
+    const { findings, stack, verdict } = this;
+    verdict.book.orders = new Map(orders.map((order) => [order.id, order]));
+    this.outcome = await verdict.reach({ stock: this.stock, journal: stack.journal });
+    for (const text of verdict.violations) findings.wrong('books', text);
+    const simulator = stack.runtime.processes.find(({ role }) => role === 'psp-simulator');
+    const { duplicates } = await (await fetch(`http://127.0.0.1:${simulator.ports[0]}/stats`)).json();
+    if (duplicates.length > 0) findings.wrong('books', `the provider reports double charges: ${duplicates}`);
+    // What only the load has written is as it was told last.
+    const differs = async (what, expected, text) => {
+      const rows = new Map((await verdict.rows(text)).map(({ key, value }) => [key, value]));
+      for (const [key, value] of expected)
+        if ((rows.get(key) ?? '') !== value)
+          findings.wrong('ownWrites', `${what} ${key} is ${rows.get(key)} and was answered as ${value}`);
+    };
+    await differs(
+      'stock of',
+      shelves.map(({ sku, onHand, version }) => [sku, `${onHand} at ${version}`]),
+      `select sku as key, on_hand || ' at ' || version as value from inventory.stock_item`,
+    );
+    await differs(
+      'product',
+      leaflets.map(({ id, version }) => [id, `${version}`]),
+      `select id::text as key, version::text as value from catalog.product`,
+    );
+    await differs(
+      'the cart of',
+      carts,
+      `select customer_id::text as key, string_agg(quantity || ' ' || sku, ', ' order by sku collate "C") as value
+       from orders.cart_line group by 1`,
+    );
+  }
+}

@@ -1,0 +1,203 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Agent, request } from 'undici';
+import { Caller } from '../chaos/http.mjs';
+import { figure, randomFrom } from '../support/report.mjs';
+import { mintUsers } from '../support/mint.mjs';
+import { fillShelves } from '../support/shelves.mjs';
+import { Control } from '../cutover/control.mjs';
+import { LEG_LIMIT_MS } from '../cutover/cycles.mjs';
+import { Findings } from '../cutover/findings.mjs';
+import { Stack } from '../cutover/stack.mjs';
+
+const CONTEXTS = ['inventory', 'orders'];
+const SIDES = ['monolith', 'service'];
+
+/**
+ * Half of the sessions read from the services, while the monolith still takes the writes: many clients write and read at
+ * once what they wrote, half of them without sending the consistency token back.
+ */
+export async function perform({ seed, say, pairs, buyers, logs }) {
+  const findings = new Findings();
+  const stack = new Stack();
+  try {
+    say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
+    const random = randomFrom(seed);
+    const users = await mintUsers(stack.adminUrl('monolith'), buyers, (n) => [n % 2 === 0 ? 'staff' : 'customer']);
+    const caller = new Caller(stack.url, {
+      random,
+      giveUp: () => false,
+      complain: (text) => findings.wrong('answered', text),
+    });
+    const { plenty } = await fillShelves(caller);
+    const control = new Control(stack);
+    for (const context of CONTEXTS) {
+      const ms = await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS });
+      say(`${context} is in canary at 50 % after ${(ms / 1_000).toFixed(1)} s`);
+    }
+    // Every router has heard of it.
+    await sleep(2_000);
+    const skus = plenty.map(({ sku }) => sku);
+    const clients = users.map(
+      (user, n) => new Client({ ...user, sku: skus[n % skus.length], echoes: n % 4 < 2, random }),
+    );
+    const run = new Run({ url: stack.url, findings, clients, pairs });
+    say(`${clients.length} sessions`);
+    const from = performance.now();
+    await run.write((done) => say(`${done} of ${pairs} pairs`));
+    const seconds = (performance.now() - from) / 1_000;
+    await run.stickiness();
+    for (const context of CONTEXTS) await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
+    return { findings, logs, ...figuresOf(run, seconds) };
+  } finally {
+    if ((await stack.stop({ keepLogs: logs })) !== 0) findings.wrong('processes', 'banyan up did not stop in order');
+  }
+}
+
+/** A session: a user who is signed in, and who may or may not send back the token that a write was answered with. */
+class Client {
+  sides = new Map();
+
+  constructor(given) {
+    Object.assign(this, given);
+  }
+
+  get writes() {
+    return this.roles.includes('staff') ? 'inventory' : 'orders';
+  }
+
+  headers(consistency) {
+    return {
+      authorization: `Bearer ${this.token}`,
+      ...(this.echoes && consistency && { 'banyan-consistency': consistency }),
+    };
+  }
+
+  /** Reads of a session that had to be answered by the owner do not count against its side. */
+  noteSide(context, side) {
+    const seen = this.sides.get(context) ?? { monolith: 0, service: 0 };
+    this.sides.set(context, seen);
+    seen[side]++;
+  }
+}
+
+class Run {
+  done = 0;
+  stale = 0;
+  served = { monolith: 0, service: 0 };
+  readMs = { monolith: [], service: [] };
+  fellBack = 0;
+  /** Clients by side, per context, when they read without having written before. */
+  shares = {};
+
+  constructor(given) {
+    Object.assign(this, given);
+    this.agent = new Agent({ connections: 128, pipelining: 1, keepAliveTimeout: 2_000 });
+  }
+
+  async write(tell) {
+    let told = 0;
+    await Promise.all(
+      this.clients.map(async (client) => {
+        for (let value = 1; this.done < this.pairs; value++) {
+          this.done++;
+          await (client.writes === 'inventory' ? this.#stock(client, value) : this.#cart(client, value));
+          if (this.done - told >= this.pairs / 5) tell((told = this.done));
+          if (client.random.chance(0.2)) await sleep(client.random.between(0, 60));
+        }
+      }),
+    );
+  }
+
+  async #stock(client, value) {
+    const path = `/v1/stock/${client.sku}`;
+    const onHand = 1_000 + (value % 50_000);
+    const written = await this.#send(client, 'PUT', path, { onHand });
+    await this.#read(client, 'inventory', path, written, ({ version }) => version >= written.json?.version);
+  }
+
+  async #cart(client, value) {
+    const quantity = 1 + (value % 50);
+    const written = await this.#send(client, 'PUT', `/v1/cart/items/${client.sku}`, { quantity });
+    await this.#read(client, 'orders', '/v1/cart', written, ({ items }) =>
+      items.some((item) => item.sku === client.sku && item.quantity === quantity),
+    );
+  }
+
+  async #read(client, context, path, written, isCurrent) {
+    const from = performance.now();
+    const answer = await this.#send(client, 'GET', path, undefined, written.headers?.['banyan-consistency']);
+    if (answer.status !== 200) return;
+    const side = answer.headers['banyan-served-by'];
+    this.served[side]++;
+    this.readMs[side].push(performance.now() - from);
+    client.noteSide(context, side);
+    if (isCurrent(answer.json)) return;
+    this.stale++;
+    this.findings.wrong('ownWrites', `${context} was read from the ${side} older than what had just been written`);
+  }
+
+  /** Asked again after a while, when every write has arrived: then a session has one side only. */
+  async stickiness() {
+    await sleep(1_500);
+    for (const context of CONTEXTS) {
+      const share = (this.shares[context] = { monolith: 0, service: 0 });
+      for (const client of this.clients) {
+        const path = context === 'orders' ? '/v1/cart' : `/v1/stock/${client.sku}`;
+        const sides = new Set();
+        for (let n = 0; n < 8; n++) sides.add((await this.#send(client, 'GET', path)).headers?.['banyan-served-by']);
+        if (sides.size > 1) this.findings.wrong('ownWrites', `a session of ${context} was sent to both sides`);
+        share[[...sides][0]]++;
+        const seen = client.sides.get(context);
+        if (sides.has('monolith') && seen?.service > 0)
+          this.findings.wrong(
+            'ownWrites',
+            `a session of ${context} that belongs to the monolith read from the service`,
+          );
+        if (sides.has('service')) this.fellBack += seen?.monolith ?? 0;
+      }
+    }
+    for (const [context, share] of Object.entries(this.shares))
+      if (SIDES.some((side) => share[side] === 0))
+        this.findings.wrong('ownWrites', `all sessions of ${context} were sent to one side: ${JSON.stringify(share)}`);
+  }
+
+  async #send(client, method, path, body, consistency) {
+    const answer = await request(this.url + path, {
+      method,
+      headers: { ...client.headers(consistency), ...(body && { 'content-type': 'application/json' }) },
+      body: body && JSON.stringify(body),
+      dispatcher: this.agent,
+    }).catch((error) => ({ trouble: error.code ?? error.message }));
+    const text = await answer.body?.text();
+    const name = `${method} ${path.replace(/[^/]+$/, '…')}`;
+    if (answer.statusCode !== 200)
+      this.findings.wrong('answered', `${name}: ${answer.trouble ?? `${answer.statusCode} ${text}`}`);
+    return {
+      status: answer.statusCode,
+      headers: answer.headers,
+      json: text?.startsWith('{') ? JSON.parse(text) : undefined,
+    };
+  }
+}
+
+function figuresOf(run, seconds) {
+  const { done, stale, served, fellBack, shares } = run;
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const slow = run.readMs.service.filter((ms) => ms > 25).length;
+  const figures = { pairs: done, stale, served, fellBack, slow, shares, perSecond: done / seconds };
+  return {
+    figures,
+    rows: [
+      ['write-then-read pairs, and of them stale', `${figure(done, 0)}, ${stale}`],
+      ['pairs a second', figure(figures.perSecond, 0)],
+      ['read from the monolith / from a service', `${figure(served.monolith, 0)} / ${figure(served.service, 0)}`],
+      ['mean read, monolith / service, ms', SIDES.map((side) => figure(mean(run.readMs[side]))).join(' / ')],
+      ['service reads that took over 25 ms', figure(slow, 0)],
+      ['sent to the monolith although the session is the service’s', figure(fellBack, 0)],
+      ...Object.entries(shares).map(([context, share]) => [
+        `sessions of ${context}: monolith / service`,
+        `${share.monolith} / ${share.service}`,
+      ]),
+    ],
+  };
+}

@@ -1,0 +1,221 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { type Server, createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
+import { dirname, join } from 'node:path';
+import { Module } from '@nestjs/common';
+import { APP_GUARD } from '@nestjs/core';
+import { loadConfig } from '@banyan/platform/config';
+import { Database, migrate, roleUrl } from '@banyan/platform/database';
+import { createHttpApp, shutDown } from '@banyan/platform/http';
+import { eventually, migrationsDir } from '@banyan/testing';
+import { ControlGuard, TOKENS } from '../../apps/control-plane/src/access.js';
+import {
+  type AuditEntry,
+  FlagStore,
+  FlagsModule,
+  UnleashFlags,
+  OwnFlags,
+} from '../../apps/control-plane/src/flags/index.js';
+
+export const CONTEXTS = ['inventory', 'orders'];
+export const REFRESH_MS = 100;
+
+/** One of the two places where flags can be kept, running. */
+export interface FlagServer {
+  /** Base of its API. */
+  api: string;
+  clientToken: string;
+  adminToken: string;
+  /** The control plane's view of it, started; `api` is where it is to look for the flags, when it looks for them at all. */
+  store(api: string): Promise<{ store: FlagStore; stop(): Promise<void> }>;
+  audited: AuditEntry[];
+  stop(): Promise<void>;
+}
+
+/** The database of schema `control`, in a test database. */
+export async function controlDatabase(adminUrl: string): Promise<Database> {
+  const folders = [join(migrationsDir, 'control')];
+  await migrate({ adminUrl, context: 'control', side: 'monolith', folders });
+  return new Database({ context: 'control', url: roleUrl(adminUrl, 'control'), max: 4 });
+}
+
+/** The control plane's own flags behind its own endpoint. */
+export async function ownServer(adminUrl: string, stateDir: string): Promise<FlagServer> {
+  const database = await controlDatabase(adminUrl);
+  const [operator, client] = ['the-operator-of-this-test', 'the-routers-of-this-test'];
+  const audited: AuditEntry[] = [];
+  const audit = async (entry: AuditEntry) => void audited.push(entry);
+  const config = loadConfig({
+    BANYAN_STATE_DIR: stateDir,
+    BANYAN_FLAGS_REFRESH_MS: String(REFRESH_MS),
+    DATABASE_URL: adminUrl,
+  });
+  @Module({
+    imports: [FlagsModule.with({ config, useFactory: () => ({ contexts: CONTEXTS, database, audit }) })],
+    providers: [
+      { provide: TOKENS, useValue: { operator, client } },
+      { provide: APP_GUARD, useClass: ControlGuard },
+    ],
+  })
+  class App {}
+  const app = await createHttpApp(App, config, { logger: false });
+  await app.listen(0, '127.0.0.1');
+  return {
+    api: `${(await app.getUrl()).replace('[::1]', '127.0.0.1')}/api/`,
+    clientToken: client,
+    adminToken: operator,
+    audited,
+    async store() {
+      const store = new OwnFlags({ contexts: CONTEXTS, database, audit, refreshMs: REFRESH_MS, log: () => {} });
+      await store.start();
+      return { store, stop: () => store.stop() };
+    },
+    async stop() {
+      await shutDown(app, 100);
+      await database.close();
+    },
+  };
+}
+
+/** A real unleash-server, as npm has it, on a database of its own. */
+export async function unleashServer(
+  databaseUrl: string,
+  adminUrl: string,
+  stateDir: string,
+): Promise<FlagServer & { startedInMs: number }> {
+  const began = performance.now();
+  const port = await freePort();
+  const adminToken = '*:*.the-operator-of-this-test';
+  const clientToken = 'default:development.the-routers-of-this-test';
+  const child = spawn(process.execPath, [unleashMain()], {
+    env: {
+      PATH: '',
+      TZ: 'UTC',
+      DATABASE_URL: databaseUrl,
+      DATABASE_SSL: 'false',
+      HTTP_HOST: '127.0.0.1',
+      HTTP_PORT: String(port),
+      LOG_LEVEL: 'error',
+      CHECK_VERSION: 'false',
+      SEND_TELEMETRY: 'false',
+      INIT_ADMIN_API_TOKENS: adminToken,
+      INIT_BACKEND_API_TOKENS: clientToken,
+      // Flags of its version 5 may have variants of their own still; new ones only with this.
+      UNLEASH_EXPERIMENTAL_ENABLE_LEGACY_VARIANTS: 'true',
+    },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const database = await controlDatabase(adminUrl);
+  const api = `http://127.0.0.1:${port}/api/`;
+  const audited: AuditEntry[] = [];
+  await eventually(
+    async () => {
+      if (child.exitCode !== null) throw new Error(`unleash-server ended with ${child.exitCode}`);
+      return (await fetch(`http://127.0.0.1:${port}/health`)).ok;
+    },
+    { timeoutMs: 90_000 },
+  );
+  return {
+    api,
+    clientToken,
+    adminToken,
+    audited,
+    startedInMs: Math.round(performance.now() - began),
+    async store(seenAt) {
+      const store = new UnleashFlags({
+        contexts: CONTEXTS,
+        database,
+        audit: async (entry) => void audited.push(entry),
+        server: {
+          url: seenAt,
+          apiToken: clientToken,
+          appName: 'banyan-control-plane',
+          refreshMs: REFRESH_MS,
+          timeoutMs: 300,
+          backupFile: join(stateDir, 'control-plane.json'),
+        },
+        adminToken,
+        project: 'default',
+        environment: 'development',
+        log: () => {},
+      });
+      await store.start();
+      return { store, stop: () => store.stop() };
+    },
+    async stop() {
+      await ended(child);
+      await database.close();
+    },
+  };
+}
+
+/** Where unleash-server's main is: its exports name the library only. */
+const unleashMain = (): string =>
+  join(dirname(createRequire(import.meta.url).resolve('unleash-server')), '..', 'server.js');
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = once(child, 'exit');
+  child.kill('SIGKILL');
+  await gone;
+}
+
+async function freePort(): Promise<number> {
+  const server = createTcpServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  return port;
+}
+
+type Weather = 'fine' | 'down' | 'slow' | 'nonsense' | 'empty' | 'half';
+
+/** Stands between a flag server and who asks it, and lets the answers through, or not. */
+export class Gateway {
+  weather: Weather = 'fine';
+  api = '';
+  #server: Server | undefined;
+
+  constructor(private readonly behind: string) {}
+
+  async start(): Promise<void> {
+    this.#server = createServer((request, response) => {
+      void (async () => {
+        if (this.weather === 'down') return void response.socket?.destroy();
+        if (this.weather === 'slow') return;
+        if (this.weather === 'nonsense') return void response.end('<html>maintenance</html>');
+        if (this.weather === 'empty') return void response.end('{"version":2,"features":[]}');
+        const chunks: Buffer[] = [];
+        for await (const chunk of request) chunks.push(chunk as Buffer);
+        const {
+          host: _,
+          connection: __,
+          'content-length': ___,
+          'transfer-encoding': ____,
+          ...headers
+        } = request.headers;
+        if (this.weather === 'half') delete headers['if-none-match'];
+        const answer = await fetch(new URL((request.url as string).replace(/^\/api\//, ''), this.behind), {
+          method: request.method,
+          headers: headers as Record<string, string>,
+          body: chunks.length > 0 ? Buffer.concat(chunks) : undefined,
+        });
+        let body = await answer.text();
+        // As of a server of another kind: the flags are there, what they say is not.
+        if (this.weather === 'half')
+          body = body.replaceAll('"strategies":', '"rules":').replaceAll('"enabled":', '"on":');
+        const etag = this.weather === 'half' ? null : answer.headers.get('etag');
+        response.writeHead(answer.status, { 'content-type': 'application/json', ...(etag && { etag }) }).end(body);
+      })().catch(() => response.destroy());
+    }).listen(0, '127.0.0.1');
+    await once(this.#server, 'listening');
+    this.api = `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/api/`;
+  }
+
+  stop(): void {
+    this.#server?.closeAllConnections();
+    this.#server?.close();
+  }
+}

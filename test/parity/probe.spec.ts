@@ -1,0 +1,200 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { demoCatalogue } from '@banyan/catalog';
+import { catalog, contracts, inventory } from '@banyan/contracts';
+import { type Routing, type Stage, gatesTo } from '@banyan/extraction';
+import { type Report, mergeReports, requiredOperations } from '@banyan/extraction/parity';
+import { DemoAccounts } from '@banyan/identity';
+import { type AnyQuery, newId, system } from '@banyan/kernel';
+import { type Envelope, Receiver, type Reply, clientToken } from '@banyan/messaging';
+import { eventually } from '@banyan/testing';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { Probe } from '../../apps/control-plane/src/probe.js';
+import { fingerprint, open, routesIn } from '../security/routes.js';
+import { openShop } from '../shop/shop.js';
+
+const shop = openShop();
+const routes = { host: '127.0.0.1', monolith: 1, service: 2 };
+
+/** Everything that was asked, and how it was answered. */
+let asked: { side: 'monolith' | 'service'; envelope: Envelope; reply: Reply }[] = [];
+let last: Report | undefined;
+let probe: Probe | undefined;
+afterEach(() => probe?.stop());
+
+/** A probe whose two sides are the one shop; the service's answers go through `spoil`. */
+function start(
+  only: readonly string[],
+  stage: Stage,
+  spoil: (reply: Reply) => Reply | Promise<Reply> = (r) => r,
+): void {
+  // A call that is still under way when its probe stops ends up with its own.
+  const heard: typeof asked = [];
+  asked = heard;
+  last = undefined;
+  const service = { http: shop.url, rpc: { host: routes.host, port: routes.service } };
+  const routing: Routing = {
+    revision: 1,
+    monolith: { http: shop.url, rpc: { host: routes.host, port: routes.monolith } },
+    contexts: Object.fromEntries(
+      only.map((context) => [
+        context,
+        {
+          ...{ stage, owner: stage === 'live' ? ('service' as const) : ('monolith' as const), epoch: 1 },
+          ...{ holding: false, since: 'now', service },
+        },
+      ]),
+    ),
+  };
+  const to = ({ port }: { port: number }) => ({
+    name: 'here',
+    deliver: () => Promise.reject(new Error('a probe delivers nothing')),
+    call: async (envelope: Envelope) => {
+      const side = port === routes.service ? ('service' as const) : ('monolith' as const);
+      const overTheWire = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
+      const answer = overTheWire(await shop.app.get(Receiver).call(overTheWire(envelope)));
+      const reply = side === 'service' ? await spoil(answer) : answer;
+      heard.push({ side, envelope, reply });
+      return reply;
+    },
+  });
+  probe = new Probe({
+    ...{ contracts, instance: 'probe', routing: () => routing, transports: { to } },
+    report: (report) => (last = report),
+    mirror: { againAfterMs: [20, 40] },
+  });
+  probe.start();
+}
+
+const evidenceOf = (context: string) => mergeReports(last ? [last] : [], context, 'now');
+const contract = (name: string) => contracts.find((each) => each.name === name)!;
+const all = contracts.map(({ name }) => name);
+
+beforeAll(async () => {
+  const actor = system('test');
+  const products = demoCatalogue().slice(0, 120);
+  await shop.app.get(clientToken(catalog), { strict: false }).importProducts({ items: products }, { actor });
+  const items = products.map(({ sku }) => ({ sku, onHand: 20 }));
+  await shop.app.get(clientToken(inventory), { strict: false }).openStock({ items }, { actor });
+  await shop.app.get(DemoAccounts, { strict: false }).seed();
+  const sku = await shop.offer();
+  const ada = await shop.customer();
+  await ada.putInCart(sku, 1);
+  const { id } = (await ada.order()).expect(201).body;
+  await ada.until(id, (order) => order.status === 'confirmed' && order.shipment);
+});
+
+describe('The contracts', () => {
+  it('name every GET route of the running app, and say rightly which need no token', () => {
+    const documents = /^GET \/(docs|openapi\.json)/;
+    const gets = routesIn(shop).filter((route) => route.startsWith('GET ') && !documents.test(route));
+    const named = contracts.flatMap(({ reads }) => Object.entries<{ public?: boolean }>(reads ?? {}));
+    const asRoute = (name: string) => name.replace(/\{(\w+)\}/g, ':$1');
+    expect(named.map(([name]) => asRoute(name)).sort()).toEqual(gets.sort());
+    const free = open.filter((route) => route.startsWith('GET ') && !documents.test(route));
+    expect(named.flatMap(([name, read]) => (read.public ? [asRoute(name)] : [])).sort()).toEqual(free.sort());
+  });
+
+  it('have examples of every query that every side can answer, of which none is refused', async () => {
+    for (const { name: context, queries } of contracts)
+      for (const [operation, query] of Object.entries<AnyQuery>(queries)) {
+        expect(Boolean(query.examples?.length) || query.drawn !== undefined, `${context}.${operation}`).toBe(true);
+        for (const input of query.examples ?? []) {
+          const at = Date.now();
+          const actor = system('probe');
+          const envelope = { id: newId(), context, operation, input, actor, at, deadline: at + 5_000 };
+          const reply = await shop.app.get(Receiver).call(envelope);
+          if (!reply.ok) expect(reply.error.kind, `${context}.${operation}`).toBe('not_found');
+        }
+      }
+  });
+});
+
+describe('The probe', () => {
+  it('asks everything of both sides, real rows included, and finds one shop equal to itself', async () => {
+    start(all, 'shadow');
+    const seen = (context: string, operation: string) => evidenceOf(context).operations[operation]?.probe.match ?? 0;
+    await eventually(
+      () => contracts.every((each) => requiredOperations(each).every((operation) => seen(each.name, operation) >= 8)),
+      { timeoutMs: 25_000 },
+    );
+    await probe!.stop();
+    for (const { name, queries } of contracts) {
+      const evidence = evidenceOf(name);
+      expect(evidence.divergences.filter(({ verdict }) => verdict === 'difference' || verdict === 'error')).toEqual([]);
+      for (const counts of Object.values(evidence.operations)) expect(counts.real.match).toBe(0);
+      for (const operation of Object.keys(queries)) {
+        const about = asked.filter(({ envelope }) => envelope.context === name && envelope.operation === operation);
+        // Not found is an answer; that nothing else was seen would prove nothing.
+        expect(
+          about.some(({ reply }) => reply.ok),
+          `${name}.${operation}`,
+        ).toBe(true);
+        expect(new Set(about.map(({ side }) => side)).size).toBe(2);
+      }
+    }
+    const pages = asked.filter(({ envelope }) => (envelope.input as { cursor?: string }).cursor !== undefined);
+    expect(pages.some(({ envelope, reply }) => envelope.operation === 'products' && reply.ok)).toBe(true);
+  });
+
+  it('only ever queries, and changes no row', async () => {
+    let before = '';
+    await eventually(async () => {
+      const now = JSON.stringify(await fingerprint(shop));
+      const still = now === before;
+      before = now;
+      return still;
+    });
+    start(all, 'canary');
+    await eventually(() => asked.length > 300, { timeoutMs: 25_000 });
+    await probe!.stop();
+    for (const { envelope } of asked)
+      expect(Object.keys(contract(envelope.context).queries)).toContain(envelope.operation);
+    expect(JSON.stringify(await fingerprint(shop))).toBe(before);
+  });
+
+  it('of an idle shop has the evidence that every gate asks for within half a minute', async () => {
+    const context = 'inventory';
+    const from = performance.now();
+    start([context], 'shadow');
+    const gates = () =>
+      gatesTo('canary', {
+        ...{ backfill: { done: true, percent: 100 }, lag: { bytes: 0, ms: 0 }, service: { ready: true } },
+        ...{ evidence: evidenceOf(context), required: requiredOperations(contract(context)) },
+      });
+    await eventually(() => gates().every(({ ok }) => ok), { timeoutMs: 30_000 });
+    const seconds = (performance.now() - from) / 1_000;
+    await probe!.stop();
+    // Not faster than it may be, either: 40 a second.
+    expect(evidenceOf(context).traffic.probe.service.requests / seconds).toBeLessThan(60);
+  }, 45_000);
+
+  it('tells of a service that answers wrong, or not at all, with the place', async () => {
+    start(['inventory'], 'shadow', (reply) => {
+      if (!reply.ok) return reply;
+      const output = reply.output as { available?: number };
+      return output.available === undefined
+        ? reply
+        : { ...reply, output: { ...output, available: output.available + 1 } };
+    });
+    const told = () => evidenceOf('inventory').divergences.map(({ operation, path }) => `${operation} ${path}`);
+    await eventually(() => told().includes('inventory.stockOf /available'));
+    await probe!.stop();
+    const gone = { code: 'CONTEXT_UNREACHABLE', kind: 'unavailable' as const, message: 'gone' };
+    start(['catalog'], 'shadow', () => ({ ok: false, error: gone }));
+    await eventually(() => evidenceOf('catalog').divergences.some(({ verdict }) => verdict === 'error'));
+    await probe!.stop();
+    expect(evidenceOf('catalog').traffic.probe.service.errors).toBeGreaterThan(0);
+  });
+
+  it('leaves alone what is not compared, and goes slowly once a context has left', async () => {
+    start(all, 'replicate');
+    await sleep(300);
+    expect(asked).toEqual([]);
+    await probe!.stop();
+    start(['inventory'], 'live');
+    await sleep(2_000);
+    await probe!.stop();
+    expect(asked.filter(({ side }) => side === 'service').length).toBeGreaterThan(0);
+    expect(asked.length).toBeLessThan(12);
+  });
+});
