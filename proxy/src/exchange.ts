@@ -18,6 +18,9 @@ import { type Who, whoAsks } from './who.js';
 /** A fence that refused and no news about a new owner: after this the other side is tried. The database decides. */
 const NEWS_MS = 100;
 
+/** A hand-over takes less. After this the control plane may have died in the middle, and the owner that it told of is tried. */
+const BELIEVED_MS = 400;
+
 /** Up to this, copying a piece of an answer is cheaper than sending it as a piece of its own. */
 const SMALL_BYTES = 16 * 1024;
 
@@ -43,6 +46,8 @@ export class Exchange implements Watched {
   #who: Who | undefined;
   #tokens: ConsistencyTokens | undefined;
   #holdUntil = 0;
+  /** A state that says that the owner is changing, and has said so for too long. */
+  #disbelieved: ContextState | undefined;
   #stopWaiting: (() => void) | undefined;
   #retried = false;
   #committed = false;
@@ -103,7 +108,7 @@ export class Exchange implements Watched {
     if (!state) return this.#refuse(routeGone);
     this.#state = state;
     if (!this.admitted.reads) {
-      if (state.holding) return this.#hold();
+      if (state.holding && state !== this.#disbelieved) return this.#hold();
       return this.#send(sideOfCommand(state), state);
     }
     const candidate = state.stage === 'canary' && this.edge.canary.isService(state.context, this.#caller());
@@ -306,15 +311,17 @@ export class Exchange implements Watched {
   /** The owner is changing: wait for the new one. */
   #hold(): void {
     if (!this.#mayWait()) return this.#giveUp();
-    this.edge.meters.happened('held', this.route.context);
     const { context } = this.route;
+    this.edge.meters.happened('held', context);
+    const left = this.#holdUntil - performance.now();
     this.#wait(
       context,
-      this.#holdUntil - performance.now(),
+      Math.min(BELIEVED_MS, left),
       (state) => !state.holding,
       (changed) => {
-        if (changed) this.#place();
-        else this.#giveUp();
+        if (!changed && left <= BELIEVED_MS) return this.#giveUp();
+        if (!changed) this.#disbelieved = this.edge.directory.context(context);
+        this.#place();
       },
     );
   }
@@ -339,7 +346,7 @@ export class Exchange implements Watched {
     if (isNews(now)) return this.#place();
     this.#wait(context, left, isNews, (changed) => {
       const state = this.edge.directory.context(context);
-      if (!state || changed || state.holding) return this.#place();
+      if (!state || changed || (state.holding && state !== this.#disbelieved)) return this.#place();
       // No news: perhaps the control plane is away. The fence makes a wrong guess harmless.
       this.#state = state;
       this.#send(state.service ? otherSide(side) : 'monolith', state);

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { LEG_LIMIT_MS } from './cycles.mjs';
+import { LEG_LIMIT_MS, forced } from './cycles.mjs';
 import { until } from './stack.mjs';
 
 /**
@@ -37,7 +37,10 @@ export async function everyFailPoint(session, context) {
     for (const point of FAIL_POINTS.filter(({ ways }) => ways.includes(way))) {
       reached += await passing(session, context, way, [point.name], point.held);
       if (point !== FAIL_POINTS.findLast(({ ways }) => ways.includes(way)))
-        await session.control.move(context, way === 'live' ? 'monolith' : 'live', { limitMs: LEG_LIMIT_MS });
+        await session.control.move(context, way === 'live' ? 'monolith' : 'live', {
+          limitMs: LEG_LIMIT_MS,
+          ...forced(),
+        });
     }
   return reached;
 }
@@ -57,7 +60,7 @@ async function passing(session, context, way, names, held = false) {
   await session.amidFaults(async () => {
     const holding = held ? keepBridgeAway(session, context, names[0]) : undefined;
     try {
-      await control.move(context, way, { limitMs: LEG_LIMIT_MS });
+      await control.move(context, way, { limitMs: LEG_LIMIT_MS, ...forced() });
     } catch (error) {
       findings.wrong('stages', `with ${names.join(', ')} on the way to ${way}: ${error.message}`);
     }
@@ -126,7 +129,7 @@ export async function randomKills(session, contexts, { kills, everyMs }) {
       await session.watch(context);
       for (const stage of ['live', 'monolith'])
         try {
-          await control.move(context, stage, { limitMs: LEG_LIMIT_MS });
+          await control.move(context, stage, { limitMs: LEG_LIMIT_MS, ...forced() });
           say(`${context} came to ${stage} in spite of it`);
         } catch (error) {
           findings.wrong('stages', error.message);
@@ -148,7 +151,7 @@ export async function postgresKilled(session, context) {
     say('killed Postgres');
     for (const stage of ['live', 'monolith'])
       await control
-        .move(context, stage, { limitMs: LEG_LIMIT_MS })
+        .move(context, stage, { limitMs: LEG_LIMIT_MS, ...forced() })
         .catch((error) => findings.wrong('stages', `after Postgres was killed: ${error.message}`));
   });
 }
@@ -157,7 +160,7 @@ export async function postgresKilled(session, context) {
 export async function hungService(session, context, { forMs = 6_000 } = {}) {
   const { control, say, stack } = session;
   await session.watch(context);
-  await control.move(context, 'canary', { percent: 100, limitMs: LEG_LIMIT_MS });
+  await control.move(context, 'canary', { percent: 100, limitMs: LEG_LIMIT_MS, ...forced() });
   await sleep(1_000);
   const from = session.troubles.length;
   const pid = stack.signal('SIGSTOP', 'service', context);
@@ -165,5 +168,5 @@ export async function hungService(session, context, { forMs = 6_000 } = {}) {
   if (pid !== undefined) process.kill(pid, 'SIGCONT');
   await sleep(1_000);
   say(`the service of ${context} hung for ${forMs / 1_000} s: ${session.troubles.length - from} requests saw it`);
-  await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
+  await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS, ...forced() });
 }

@@ -44,8 +44,10 @@ class Load {
   }
 
   /** Sends nothing new, and waits until all that was sent has its answer. */
-  async finish() {
+  async finish(running) {
     this.#over = true;
+    // It may be about to send one more.
+    await running;
     while (this.inFlight > 0) await sleep(20);
   }
 
@@ -156,8 +158,7 @@ let running;
 process.on('message', async ({ ask }) => {
   if (ask === 'begin') running = load.run(crowd);
   if (ask === 'finish') {
-    await load.finish();
-    await running;
+    await load.finish(running);
     return process.send(load.report(crowd), () => process.exit());
   }
   process.send(load.progress());

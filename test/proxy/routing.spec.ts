@@ -230,6 +230,16 @@ describe('while the owner changes', () => {
     expect([...monolith.requests, ...service.requests]).toEqual([]);
   });
 
+  it('a hold that nobody ends: the owner that was told of is tried, then the other side', async () => {
+    const { monolith, service } = await sides();
+    const routing = ToyRouting.of(monolith.url, { inventory: { stage: 'canary', at: service.url, holding: true } });
+    const { url } = await startToy(routing);
+    expect(await asked(`${url}/v1/stock/1`, put)).toMatchObject({ status: 200, by: 'monolith' });
+    monolith.answer = () => fenced('inventory');
+    expect(await asked(`${url}/v1/stock/1`, put)).toMatchObject({ status: 200, by: 'service' });
+    expect([monolith.requests.length, service.requests.length]).toEqual([2, 1]);
+  });
+
   it('a fenced command is sent again when the news comes', async () => {
     const { monolith, service } = await sides();
     const routing = ToyRouting.of(monolith.url, { inventory: { stage: 'canary', at: service.url } });

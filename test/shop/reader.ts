@@ -15,14 +15,12 @@ export async function openReader(owners: ReadonlyMap<string, TestDatabase>): Pro
       const url = new URL(database.adminUrl);
       const host = url.searchParams.get('host') ?? url.hostname;
       const [user, password] = [decodeURIComponent(url.username), decodeURIComponent(url.password)];
-      await reader.admin(
-        `create server ${context} foreign data wrapper postgres_fdw options (host ${quoted(host)}, port ${quoted(url.port || '5432')}, dbname ${quoted(url.pathname.slice(1))})`,
-      );
-      await reader.admin(
-        `create user mapping for current_user server ${context} options (user ${quoted(user)}, password ${quoted(password)})`,
-      );
-      await reader.admin(`create schema ${context}`);
-      await reader.admin(`import foreign schema ${context} from server ${context} into ${context}`);
+      await reader.admin(`
+        create server ${context} foreign data wrapper postgres_fdw
+          options (host ${quoted(host)}, port ${quoted(url.port || '5432')}, dbname ${quoted(url.pathname.slice(1))});
+        create user mapping for current_user server ${context} options (user ${quoted(user)}, password ${quoted(password)});
+        create schema ${context};
+        import foreign schema ${context} from server ${context} into ${context}`);
     }
     return reader;
   } catch (error) {

@@ -58,7 +58,7 @@ export class Services {
     const address = async () => ({ host: '127.0.0.1', port: await freePort() });
     const endpoints = async () => ({ http: 'http://127.0.0.1:9', rpc: await address() });
     const services = new Services({ revision: 1, monolith: await endpoints(), contexts: {} }, surroundings);
-    for (const context of contexts) {
+    const leave = async (context: string) => {
       const database = await createTestDatabase(inject('adminUrl'));
       services.#endings.push(() => database.drop());
       services.databases.set(context, database);
@@ -72,7 +72,8 @@ export class Services {
         since: new Date().toISOString(),
         service: await endpoints(),
       };
-    }
+    };
+    await Promise.all(contexts.map(leave));
     return services;
   }
 
@@ -107,7 +108,7 @@ export class Services {
 
   async open(): Promise<void> {
     const { settings, seen } = this.surroundings;
-    for (const [context, database] of this.databases) {
+    const start = async ([context, database]: [string, TestDatabase]) => {
       const config = loadConfig({
         ...settings,
         DATABASE_URL: seen(database.adminUrl),
@@ -117,7 +118,8 @@ export class Services {
       const app = await createHost(config, { ...hosts[context]!, logger: false, placement });
       this.#apps.set(context, app);
       this.#endings.push(() => shutDown(app, 2_000));
-    }
+    };
+    await Promise.all([...this.databases].map(start));
   }
 
   async close(): Promise<void> {

@@ -187,6 +187,16 @@ describe('banyan', () => {
     expect((await run('evidence inventory')).stdout).toMatch(/shadow -> canary\n.*\n +ok +read parity +200 of 200/);
   });
 
+  it('events lists what was given up, and delivers it again', async () => {
+    expect((await run('events list')).stdout).toMatch(/inventory\.StockReserved +orders +A-1 +10 .* it is full\n/);
+    expect((await run('events list orders')).stdout).toBe('No event is parked.\n');
+    const again = await run('events redrive inventory --ids 0199a000-0000-7000-8000-000000000001');
+    expect(again).toMatchObject({ code: 0, stdout: '1 event is delivered again.\n' });
+    expect(controlPlane.asked.at(-1)).toBe(
+      'POST /control/dead-letters/redrive {"context":"inventory","ids":["0199a000-0000-7000-8000-000000000001"]}',
+    );
+  });
+
   it('status shows every context, or all of one', async () => {
     controlPlane.tell('inventory', { stage: 'replicate', target: 'live', doing: 'copying', lag: { bytes: 0, ms: 12 } });
     const { code, stdout } = await run('status');

@@ -23,8 +23,17 @@ const Evidence = z.object({
 });
 export type Evidence = z.output<typeof Evidence>;
 
-/** A message that was given up after too many attempts. */
-const DeadLetter = z.looseObject({ id: z.string(), context: z.string() });
+/** An event that a subscriber was given too often in vain. */
+const DeadLetter = z.object({
+  context: z.string(),
+  eventId: z.string(),
+  subscriber: z.string(),
+  type: z.string(),
+  aggregate: z.string(),
+  attempts: z.number(),
+  error: z.string().nullable(),
+  occurredAt: z.string(),
+});
 export type DeadLetter = z.output<typeof DeadLetter>;
 
 const items = <T extends z.ZodType>(item: T) => z.object({ items: z.array(item) });
@@ -96,8 +105,9 @@ export class ControlClient {
     return (await this.get('/control/dead-letters', items(DeadLetter))).items;
   }
 
-  redrive(wish: { context: string; ids?: string[] }): Promise<unknown> {
-    return this.post('/control/dead-letters/redrive', wish, z.unknown());
+  /** How many are delivered again. */
+  async redrive(wish: { context: string; ids?: string[] }): Promise<number> {
+    return (await this.post('/control/dead-letters/redrive', wish, z.object({ redriven: z.int() }))).redriven;
   }
 
   /** What every context is at now, and then each change, until the connection ends. */

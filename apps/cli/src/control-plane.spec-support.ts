@@ -65,6 +65,8 @@ export class ScriptedControlPlane {
       this.streams.add(response);
       return;
     }
+    if (url === '/control/dead-letters') return void json(200, { items: [deadLetter] });
+    if (url === '/control/dead-letters/redrive') return void json(200, { redriven: 1 });
     const [, name = '', action] = /^\/control\/contexts\/([^/]+)(?:\/(.*))?$/.exec(url) ?? [];
     const status = this.contexts.get(name);
     if (!status) return void json(404, { status: 404, code: 'CONTEXT_UNKNOWN', detail: `There is no context ${name}` });
@@ -103,6 +105,16 @@ export const atRest = (context: string): ContextStatus => ({
 
 const gate = { name: 'read parity', ok: true, value: '200 of 200', limit: '50 samples', reason: null };
 const evidence = { at: '2026-11-22T18:00:00.000Z', from: 'shadow', to: 'canary', gates: [gate], forced: false };
+const deadLetter = {
+  context: 'inventory',
+  eventId: '0199a000-0000-7000-8000-000000000001',
+  subscriber: 'orders',
+  type: 'inventory.StockReserved',
+  aggregate: 'A-1',
+  attempts: 10,
+  error: 'it is full',
+  occurredAt: '2026-11-22T18:00:00.000Z',
+};
 const divergence = (context: string) => ({
   id: 'abc123',
   context,

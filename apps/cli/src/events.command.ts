@@ -2,7 +2,7 @@ import { readConfig } from '@banyan/platform/config';
 import { defineCommand } from 'citty';
 import { command } from './command.js';
 import { ControlClient, type DeadLetter } from './control-client.js';
-import { table } from './table.js';
+import { localTime, table } from './table.js';
 
 const list = command({
   name: 'events list',
@@ -26,9 +26,9 @@ const redrive = command({
   async run({ context, ids }, screen) {
     const client = await ControlClient.find(readConfig());
     const chosen = ids?.split(',').map((id) => id.trim());
-    const result = await client.redrive({ context, ids: chosen });
-    const what = chosen ? `${chosen.length} of the events` : 'all events';
-    screen.done({ context, result }, `${what} parked in ${context} are delivered again.`);
+    const redriven = await client.redrive({ context, ids: chosen });
+    const what = redriven === 1 ? '1 event is' : `${redriven} events are`;
+    screen.done({ context, redriven }, `${what} delivered again.`);
   },
 });
 
@@ -37,9 +37,16 @@ export const events = defineCommand({
   subCommands: { list, redrive },
 });
 
-/** Whatever a letter says of itself that fits on a line. */
 function page(items: readonly DeadLetter[]): string {
-  const short = (value: unknown) => (typeof value === 'object' || value === undefined ? '' : String(value));
-  const names = [...new Set(items.flatMap((item) => Object.keys(item).filter((name) => short(item[name]) !== '')))];
-  return table([names, ...items.map((item) => names.map((name) => short(item[name]).slice(0, 80)))]);
+  const head = ['event', 'type', 'subscriber', 'of', 'attempts', 'from', 'error'];
+  const rows = items.map(({ eventId, type, subscriber, aggregate, attempts, occurredAt, error }) => [
+    eventId,
+    type,
+    subscriber,
+    aggregate,
+    String(attempts),
+    localTime(occurredAt),
+    (error ?? '').split('\n', 1)[0] as string,
+  ]);
+  return table([head, ...rows]);
 }

@@ -74,7 +74,9 @@ describe('The gates', () => {
 
   it('count errors and timeouts of the candidate as differences', () => {
     const dead = evidence({ [required[0]!]: { error: 500 }, [required[1]!]: { error: 500 } });
-    expect(names('canary', { evidence: dead })).toEqual(['differences']);
+    expect(failing('canary', { evidence: dead })).toMatchObject([
+      { name: 'differences', value: '0 differences, 1000 errors, at most 100 % of 1000' },
+    ]);
   });
 
   it('look at every operation by itself: a seldom one does not drown in the others', () => {

@@ -64,6 +64,7 @@ export class LogReader {
     if ('payload' in item) this.#bytes -= item.payload.length;
     if (this.#paused && this.#bytes < RESUME_BYTES) {
       this.#paused = false;
+      this.#heardAt = Date.now();
       this.#wire.stream.resume();
     }
     return item;

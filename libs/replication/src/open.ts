@@ -26,6 +26,8 @@ export interface Opened {
   reader: LogReader;
   /** The target's tables. */
   tables: ReadonlyMap<string, Table>;
+  /** The primary keys of the source's tables. */
+  keys: ReadonlyMap<string, readonly string[]>;
   mark: Mark;
   backfilling: boolean;
   /** Transactions of the source with lower numbers began before this. */
@@ -55,7 +57,10 @@ const TAKE_OVER_MS = 10_000;
 const IN_USE = '55006';
 
 /** `first`: this process has not had the stream before, and takes it from whoever has. */
-export async function openStream(stream: Stream, holder: string, first: boolean): Promise<Opened> {
+export async function openStream(
+  stream: Stream,
+  { holder, first, onTake }: { holder: string; first: boolean; onTake: () => void },
+): Promise<Opened> {
   const clients: { end(): Promise<void> }[] = [];
   const close = async () => void (await Promise.all(clients.map((client) => client.end().catch(() => {}))));
   try {
@@ -64,13 +69,14 @@ export async function openStream(stream: Stream, holder: string, first: boolean)
     clients.push(target);
     await ensureMarkTables(target);
     const mark = await take(target, stream, holder, first);
+    onTake();
     const source = await connect(stream.source, { as });
     clients.push(source);
     const loss = lossOf(await readSlot(source, stream.name), mark.lsn);
     if (loss) throw lost(stream, loss);
     await target.query(TARGET_SETTINGS);
     await useOrigin(target, stream);
-    await publishNewTables(source, target, stream);
+    const keys = await publishNewTables(source, target, stream);
     const { rows } = await source.query<{ floor: string }>('select pg_current_xact_id()::text as floor');
     const progress = await readProgress(target, stream.name);
     const rereads = () => readReread(target, stream.name);
@@ -82,6 +88,7 @@ export async function openStream(stream: Stream, holder: string, first: boolean)
       source,
       reader,
       tables,
+      keys,
       mark,
       backfilling,
       floor: BigInt(rows[0]?.floor as string),
@@ -122,25 +129,46 @@ async function take(target: pg.Client, stream: Stream, holder: string, first: bo
 
 /** Marks what this session writes, so that a stream in the other direction leaves it out. */
 export async function useOrigin(target: pg.Client, stream: Stream): Promise<void> {
-  await ensureOrigin(target, stream);
+  const origin = await originOf(target, stream);
+  const there = await target.query('select from pg_replication_origin where roname = $1', [origin]);
+  if (!there.rowCount) {
+    await target.query(DROP_ORPHANS).catch(() => {}); // somebody else may do the same
+    await target.query('select pg_replication_origin_create($1)', [origin]).catch((error: pg.DatabaseError) => {
+      if (error.code !== '23505') throw error;
+    });
+  }
   await whenFree(
-    () => target.query('select pg_replication_origin_session_setup($1)', [stream.name]),
+    () => target.query('select pg_replication_origin_session_setup($1)', [origin]),
     () =>
       target.query(
         `select pg_terminate_backend(pid) from pg_stat_activity
           where application_name = $1 and pid <> pg_backend_pid() and datname = current_database()
-            and backend_type = 'client backend' and query not like 'copy %'`,
+            and backend_type = 'client backend'`,
         [applicationName(stream)],
       ),
   );
 }
 
-async function ensureOrigin(target: pg.Client, stream: Stream): Promise<void> {
-  const there = await target.query('select from pg_replication_origin where roname = $1', [stream.name]);
-  if (there.rowCount) return;
-  await target.query('select pg_replication_origin_create($1)', [stream.name]).catch((error: pg.DatabaseError) => {
-    if (error.code !== '23505') throw error;
-  });
+export async function dropOrigin(target: pg.Client, stream: Stream): Promise<void> {
+  const origin = await originOf(target, stream);
+  const drop = 'select pg_replication_origin_drop(roname) from pg_replication_origin where roname = $1';
+  await whenFree(
+    () => target.query(drop, [origin]),
+    () => Promise.resolve(),
+  );
+}
+
+/* Origins outlive the database that they were made for, and there are few. */
+const DROP_ORPHANS = `select pg_replication_origin_drop(roname) from pg_replication_origin
+  where roname like 'banyan:%' and split_part(roname, ':', 2) not in (select oid::text from pg_database)`;
+
+/** Origins belong to the whole server; two databases of it may each have a stream of this name. */
+async function originOf(target: pg.Client, { name }: Stream): Promise<string> {
+  const { rows } = await target.query<{ origin: string }>(
+    `select 'banyan:' || oid || ':' || $1 as origin from pg_database where datname = current_database()`,
+    [name],
+  );
+  return rows[0]!.origin;
 }
 
 function startReader(source: pg.Client, stream: Stream, from: bigint): Promise<LogReader> {
@@ -167,7 +195,11 @@ async function whenFree<T>(attempt: () => Promise<T>, end: () => Promise<unknown
 }
 
 /** Tables that the source has got since: from here they are in the log, and their rows are copied like the others'. */
-async function publishNewTables(source: pg.Client, target: pg.Client, stream: Stream): Promise<void> {
+async function publishNewTables(
+  source: pg.Client,
+  target: pg.Client,
+  stream: Stream,
+): Promise<Map<string, readonly string[]>> {
   const there = await readTables(source, stream.schema);
   const { rows } = await source.query<{ name: string }>(
     'select tablename as name from pg_publication_tables where pubname = $1 and schemaname = $2',
@@ -190,6 +222,7 @@ async function publishNewTables(source: pg.Client, target: pg.Client, stream: St
     );
     await source.query(`alter publication ${quoted(stream.name)} add table ${qualified(stream.schema, name)}`);
   }
+  return new Map([...there].map(([name, { key }]) => [name, key]));
 }
 
 async function noteChunk(applier: Applier, stream: string, chunk: Chunk): Promise<void> {

@@ -31,7 +31,7 @@ export async function preflight(stream: Stream): Promise<ReplicationError[]> {
       await checkTables(source, target, stream, problem, problems);
     }
   } finally {
-    await Promise.all([source, target].map((client) => client?.end().catch(() => {})));
+    for (const client of [source, target]) await client?.end().catch(() => {});
   }
   return problems;
 }
@@ -97,15 +97,23 @@ async function checkServer(source: pg.Client, stream: Stream, problem: Tell): Pr
 }
 
 async function checkTargetRole(target: pg.Client, problem: Tell): Promise<void> {
-  const { rows } = await target.query<Record<'role' | 'origin' | 'create', boolean>>(
+  const { rows } = await target.query<Record<'role' | 'origin' | 'create' | 'free', boolean>>(
     `select r.rolsuper or has_parameter_privilege(current_user, 'session_replication_role', 'SET') as role,
             has_function_privilege('pg_replication_origin_session_setup(text)', 'execute') and
             has_function_privilege('pg_replication_origin_create(text)', 'execute') as origin,
             has_database_privilege(current_database(), 'CREATE') or
-            to_regnamespace('banyan_replication') is not null as create
+            to_regnamespace('banyan_replication') is not null as create,
+            (select count(*) from pg_replication_origin) < coalesce(
+              current_setting('max_active_replication_origins', true), current_setting('max_replication_slots'))::int as free
        from pg_roles r where r.rolname = current_user`,
   );
-  const { role, origin, create } = rows[0]!;
+  const { role, origin, create, free } = rows[0]!;
+  if (!free)
+    problem(
+      'NO_FREE_SLOT',
+      'All replication origins of the target are taken.',
+      'Raise max_active_replication_origins (before Postgres 18: max_replication_slots), or drop one.',
+    );
   if (!role)
     problem(
       'PRIVILEGE',

@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { chosenTables, readTables, targetSchemaOf } from './catalog.js';
 import { connect, qualified, quoted, withConnection } from './connection.js';
 import { ensureMarkTables } from './mark.js';
-import { applicationName, useOrigin } from './open.js';
+import { applicationName, dropOrigin, useOrigin } from './open.js';
 import { refuseBadName } from './preflight.js';
 import { readSlot } from './slot.js';
 import { ReplicationError } from './errors.js';
@@ -92,9 +92,7 @@ export async function dropStream(stream: Stream): Promise<void> {
     await target.query('delete from banyan_replication.mark where stream = $1', [stream.name]);
     await dropSlot(source, stream);
     await source.query(`drop publication if exists ${quoted(stream.name)}`);
-    await target.query('select pg_replication_origin_drop(roname) from pg_replication_origin where roname = $1', [
-      stream.name,
-    ]);
+    await dropOrigin(target, stream);
   });
 }
 
@@ -160,7 +158,10 @@ async function createSlot(source: pg.Client, { name }: Stream): Promise<string> 
 async function empty(source: pg.Client, target: pg.Client, stream: Stream): Promise<void> {
   const schema = targetSchemaOf(stream);
   const names = (await filledTables(source, target, stream)).map((table) => qualified(schema, table));
-  if (names.length > 0) await target.query(`truncate ${names.join(', ')}`);
+  if (names.length === 0) return;
+  // Triggers that keep an app from emptying a table (an append-only ledger) do not mean us: these rows are a copy.
+  await target.query('set local session_replication_role = replica');
+  await target.query(`truncate ${names.join(', ')}`);
 }
 
 /** The tables of the target that the stream fills. */

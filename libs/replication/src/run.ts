@@ -27,11 +27,10 @@ export async function runStream(stream: Stream, options: RunOptions = {}): Promi
     let openedAt = Infinity;
     const onOpen = () => {
       openedAt = Date.now();
-      first = false;
       options.onOpen?.();
     };
     try {
-      return await Session.run(stream, options, { holder, first, onOpen });
+      return await Session.run(stream, options, { holder, first, onTake: () => (first = false), onOpen });
     } catch (error) {
       if (error instanceof ReplicationError && final.includes(error.code)) throw error;
       if (options.signal?.aborted) break;

@@ -78,9 +78,9 @@ export class Session {
   static async run(
     stream: Stream,
     options: RunOptions,
-    { holder, first, onOpen }: { holder: string; first: boolean; onOpen: () => void },
+    { holder, first, onTake, onOpen }: { holder: string; first: boolean; onTake: () => void; onOpen: () => void },
   ): Promise<'signal' | 'message'> {
-    const opened = await openStream(stream, holder, first);
+    const opened = await openStream(stream, { holder, first, onTake });
     const session = new Session(stream, options, holder, opened);
     const watch = new SlotWatch(opened.source, stream, options.onWarning, (error) => (session.#failure ??= error));
     let timer: NodeJS.Timeout | undefined;
@@ -299,7 +299,9 @@ export class Session {
 
   #rereadKey(relation: Relation, row: Row): string[] | undefined {
     if (!this.#backfilling) return undefined;
-    return placesOf(relation.columns, relation.keyColumns).map((place) => valueAt(row, place) as string);
+    return placesOf(relation.columns, this.opened.keys.get(relation.table) ?? relation.keyColumns).map(
+      (place) => valueAt(row, place) as string,
+    );
   }
 
   async #watermark(mark: Watermark): Promise<void> {

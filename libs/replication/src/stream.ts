@@ -2,7 +2,7 @@ import type { Mapping } from './mapping.js';
 
 /** One direction of replication: every row of the tables of a schema in one database, kept in another. */
 export interface Stream {
-  /** Names the slot, the publication, the mark and the origin: lower case letters, digits and `_`, at most 50. */
+  /** Names the slot (one of its name per server), the publication and the mark: lower case letters, digits, `_`; at most 50. */
   name: string;
   /** Where the rows come from; a role that may replicate and owns the tables. */
   source: string;

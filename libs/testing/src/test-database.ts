@@ -8,8 +8,11 @@ import { migrationsDir } from './settings.js';
 
 export const contextNames: readonly string[] = contracts.map((contract) => contract.name);
 
-/* Templates kept: this many, the newest. Each edit of a migration makes a new one. */
-const TEMPLATES_KEPT = 4;
+/*
+ * Templates kept: this many, the newest. Each edit of a migration makes a new one, and there is one for each set of
+ * contexts that specs ask for: with fewer, spec files that run at the same time drop each other's.
+ */
+const TEMPLATES_KEPT = 24;
 
 /** A database of its own, cloned from the migrated template; every context's schema and role is in it. */
 export interface TestDatabase {

@@ -227,7 +227,9 @@ describe('A mirror', () => {
     let hanging = 0;
     let most = 0;
     open({ concurrency: 8, queue: 8, timeoutMs: 50 });
-    const ask: Sample['ask'] = (_, { signal }) => {
+    const ask: Sample['ask'] = (side, { signal }) => {
+      // Now and then the owner is asked twice as well.
+      if (side === 'monolith') return never();
       most = Math.max(most, ++hanging);
       signal.addEventListener('abort', () => (hanging -= 1));
       return never();

@@ -45,6 +45,8 @@ const SETTINGS = [
   'max_connections=200',
   'max_replication_slots=40',
   'max_wal_senders=40',
+  // Two for every context; the default is 10 in all.
+  'max_active_replication_origins=40',
   'max_slot_wal_keep_size=1GB',
   'shared_buffers=256MB',
   'timezone=UTC',
