@@ -36,13 +36,20 @@ export class Attempt implements Dispatcher.DispatchHandler, Watched {
     sweep.add(this);
   }
 
+  /** A byte of the request may have left. Before that it may be sent again, whatever it is. */
+  get begun(): boolean {
+    return this.#controller !== undefined;
+  }
+
   /** Nobody wants the answer any more. A small one is read to its end, which keeps the connection; `now` cuts it off. */
   discard(now = false): void {
     if (this.#state === 'over') return;
     const answering = this.#state !== 'waiting';
     this.#state = 'over';
+    // What is read to its end has as long as before; then `expire` cuts it off.
+    if (!now && answering) return;
     this.sweep.delete(this);
-    if (now || !answering) this.#controller?.abort(new Error('nobody waits for the answer'));
+    this.#controller?.abort(new Error('nobody waits for the answer'));
   }
 
   pause(): void {
@@ -92,16 +99,16 @@ export class Attempt implements Dispatcher.DispatchHandler, Watched {
   }
 
   onResponseEnd(): void {
+    this.sweep.delete(this);
     if (this.#state === 'over') return;
     this.#state = 'over';
-    this.sweep.delete(this);
     this.audience.ended(this);
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    this.sweep.delete(this);
     if (this.#state === 'over') return;
     this.#state = 'over';
-    this.sweep.delete(this);
     this.audience.failed(this, error);
   }
 }

@@ -152,15 +152,8 @@ export class Exchange implements Watched {
     const limitMs = settle ? limits.candidateMs : admitted.upload ? limits.uploadMs : limits.requestMs;
     const attempt = new Attempt(this, edge.sweep, side, limitMs, settle);
     this.#attempt = attempt;
-    try {
-      (side === 'service' ? state.service! : state.monolith).dispatch(
-        { method: admitted.method, path: admitted.target, headers, body: this.#body },
-        attempt,
-      );
-    } catch (error) {
-      // undici found something in the request that it does not send.
-      this.failed(attempt, error as Error);
-    }
+    const upstream = side === 'service' ? state.service! : state.monolith;
+    upstream.dispatch({ method: admitted.method, path: admitted.target, headers, body: this.#body }, attempt);
   }
 
   /** What the caller's reads must not be older than, sent or remembered; undefined: nothing is known. */
@@ -249,11 +242,10 @@ export class Exchange implements Watched {
       return this.#finish(attempt.side, this.response.statusCode, attempt, true);
     }
     if (attempt.settle) return this.#fallBack(attempt, error.message);
-    const { admitted } = this;
-    if (admitted.reads && !this.#retried && isReset(error) && !(this.#body instanceof Upload)) {
-      // The connection was closing while the request went out. Only a read may be sent again (trap 19).
+    const again = !attempt.begun || (this.admitted.reads && !(this.#body instanceof Upload));
+    if (again && !this.#retried && isReset(error)) {
+      // The connection was closing. What may have gone out on it is sent again only if it is a read.
       this.#retried = true;
-      attempt.discard();
       return this.#place();
     }
     this.edge.figures.served(this.route.context, attempt.side, performance.now() - attempt.from, true);

@@ -49,11 +49,11 @@ async function plain(session, { contexts, cycles: times, dwell }) {
 }
 
 async function faulty(session, { contexts, kills, every }) {
+  const hung = await hungService(session, 'inventory');
   const failPoints = await everyFailPoint(session, 'inventory');
-  await hungService(session, 'inventory');
   const random = await randomKills(session, ['inventory', ...namesIn(contexts)], { kills, everyMs: every });
   await postgresKilled(session, 'inventory');
-  return { failPoints, random };
+  return { failPoints, random, hung };
 }
 
 /** What fits into a test run: two cycles, another context, and six fail points in one more cycle. */
@@ -115,6 +115,9 @@ function figuresOf(session, done) {
     ],
     ['sent again after a reset, 502 or 503', session.troubles.length],
     ...(faults.failPoints === undefined ? [] : [['fail points reached', faults.failPoints]]),
+    ...(faults.hung
+      ? [['reads of a hung service, and the longest wait, ms', `${faults.hung.reads}, ${faults.hung.longest}`]]
+      : []),
     ...(faults.random ? [['killed at random instants', JSON.stringify(faults.random.killed)]] : []),
   ];
   return { figures, rows };

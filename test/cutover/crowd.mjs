@@ -81,8 +81,10 @@ export class Crowd {
 
   /** What has to be found in the databases. */
   knows() {
-    const { shelves, leaflets } = this;
-    const carts = this.buyers.map(({ id, cart }) => {
+    const [shelves, leaflets, buyers] = [this.shelves, this.leaflets, this.buyers].map((some) =>
+      some.filter(({ unsure }) => !unsure),
+    );
+    const carts = buyers.map(({ id, cart }) => {
       const lines = [...cart].toSorted(([a], [b]) => (a < b ? -1 : 1)).map(([sku, quantity]) => `${quantity} ${sku}`);
       return [id, lines.join(', ')];
     });
@@ -97,6 +99,12 @@ export class Crowd {
     const { who } = visit;
     if (who) {
       who.busy = true;
+      const { settle } = visit;
+      visit.settle = (answer) => {
+        // Nobody knows whether a write without an answer was done, so nothing can be expected of this one any more.
+        who.unsure ||= visit.kind === 'command' && answer === undefined;
+        settle(answer);
+      };
       visit.release = () => (who.busy = false);
     }
     this.counts[visit.name] = (this.counts[visit.name] ?? 0) + 1;
@@ -308,7 +316,7 @@ export class Crowd {
   }
 
   #idle(some) {
-    const idle = some.filter(({ busy }) => !busy);
+    const idle = some.filter(({ busy, unsure }) => !busy && !unsure);
     return idle.length > 0 ? this.random.one(idle) : undefined;
   }
 

@@ -35,7 +35,7 @@ export class Session {
     // Postgres may be killed while a connection rests in the pool.
     this.verdict.pool.on('error', () => {});
     const complain = (text) => this.findings.wrong('answered', text);
-    const staff = new Caller(stack.url, { random: this.random, giveUp: () => false, complain });
+    const staff = (this.staff = new Caller(stack.url, { random: this.random, giveUp: () => false, complain }));
     const { scarce, plenty, kept, stock } = await fillShelves(staff, { keep: KEPT });
     this.stock = stock;
     // Carts take what their own copy of the catalogue knows; it is fed by events.
@@ -49,6 +49,17 @@ export class Session {
     return this.#askLoad('begin');
   }
   #ticking;
+
+  /** A read that canary sends where the session of staff belongs. */
+  async readAsStaff() {
+    const { token } = this.staff;
+    const response = await fetch(`${this.stack.url}/v1/stock/${this.stock.keys().next().value}`, {
+      headers: { authorization: `Bearer ${token}` },
+      signal: AbortSignal.timeout(10_000),
+    }).catch((error) => ({ status: error.message, text: () => '', headers: new Headers() }));
+    await response.text();
+    return { status: response.status, servedBy: response.headers.get('banyan-served-by') };
+  }
 
   /** The contexts that may change their owner from now on: they are looked at most often. */
   watch(...contexts) {
@@ -166,11 +177,11 @@ export class Session {
       if (status?.stage !== status?.target || status?.stage !== 'monolith')
         this.findings.wrong('stages', `${context} is at ${status?.stage}, and its target is ${status?.target}`);
     }
-    const none = await until(async () => (await this.#slots()).length === 0, 15_000, 250);
-    if (!none) this.findings.wrong('stages', `replication slots are left: ${await this.#slots()}`);
+    const none = await until(async () => (await this.slots()).length === 0, 15_000, 250);
+    if (!none) this.findings.wrong('stages', `replication slots are left: ${await this.slots()}`);
   }
 
-  async #slots() {
+  async slots() {
     return (await this.verdict.rows('select slot_name from pg_replication_slots')).map((row) => row.slot_name);
   }
 

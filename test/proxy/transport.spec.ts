@@ -244,6 +244,38 @@ describe('HTTP/1.1', () => {
     expect(upstream.requests).toHaveLength(3);
   });
 
+  it('a command meets no connection that the upstream has closed meanwhile', async () => {
+    const upstream = await Recorder.start();
+    const { url } = await startToy(ToyRouting.of(upstream.url));
+    const command = async () => (await fetch(url, { method: 'POST', body: 'x' })).status;
+    expect(await command()).toBe(200);
+    for (const leave of ['end', 'destroy', 'resetAndDestroy'] as const) {
+      // Both ends are in this process: the proxy learns of it while the next request is on its way to it, or after.
+      for (const socket of upstream.sockets) socket[leave]();
+      expect(await command()).toBe(200);
+    }
+    expect([upstream.requests.length, upstream.connections]).toEqual([4, 4]);
+  });
+
+  it.each([
+    ['another protocol', 'SSH-2.0-OpenSSH\r\n\r\n'],
+    ['two lengths', 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxy'],
+    ['a length and chunks', 'HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n'],
+    ['a length that is none', 'HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\nx'],
+    ['a name with a space', 'HTTP/1.1 200 OK\r\nx : a\r\ncontent-length: 1\r\n\r\nx'],
+    ['an upgrade that nobody asked for', 'HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'],
+    ['an endless head', `HTTP/1.1 200 OK\r\nx: ${'x'.repeat(70_000)}\r\n\r\n`],
+  ])('%s is no answer: 502', async (_, answer) => {
+    expect(statusesOf((await through(answer)).said)).toEqual([502]);
+  });
+
+  it('bytes behind the end of an answer are nobody’s answer', async () => {
+    const one = (text: string) => `HTTP/1.1 200 OK\r\ncontent-length: ${text.length}\r\n\r\n${text}`;
+    const upstream = await Recorder.start(({ line }) => one(line.split(' ')[1]!) + one('/forged'));
+    const { url } = await startToy(ToyRouting.of(upstream.url));
+    for (const path of ['/a', '/b', '/c']) expect(await (await fetch(url + path)).text()).toBe(path);
+  });
+
   it('the trace goes on, or begins', async () => {
     const upstream = await Recorder.start();
     const { url, lines } = await startToy(ToyRouting.of(upstream.url));

@@ -61,6 +61,7 @@ let warnings: object[];
 const followers: RoutingFollower[] = [];
 const follower = (options: { token?: string } = {}) => {
   const made = new RoutingFollower({
+    patienceMs: 0,
     controlUrl: `http://127.0.0.1:${control.port}`,
     token,
     file: join(folder, 'routing', 'spec.json'),

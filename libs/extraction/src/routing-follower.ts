@@ -12,11 +12,14 @@ export interface RoutingFollowerOptions {
   token: string;
   /** Where the last known state is kept. */
   file: string;
+  /** For how long the control plane may be away before that is told: 5000 ms by default. */
+  patienceMs?: number;
   log?: { warn(line: object): void };
 }
 
 /** The control plane says something every 5 s: a stream that is silent for longer than this is a dead one, ms. */
 const SILENCE = 15_000;
+const PATIENCE = 5_000;
 /** Between two tries to connect, ms; doubles from the first to the second, with jitter. */
 const BACKOFF = { from: 100, to: 2_000 };
 /** Thirty contexts are 10 kB. */
@@ -87,17 +90,20 @@ export class RoutingFollower {
     const { signal } = this.#stop;
     let waitMs = BACKOFF.from;
     let told = false;
+    let heardAt = performance.now();
     while (!signal.aborted) {
       try {
         await this.#listen(() => {
           waitMs = BACKOFF.from;
           told = false;
+          heardAt = performance.now();
         });
       } catch (error) {
-        // Said once: it may be away for long, and the last state holds.
-        if (!told && !signal.aborted)
+        // Said once, and not while it only starts: it may be away for long, and the last state holds.
+        if (!told && !signal.aborted && performance.now() - heardAt > (this.#options.patienceMs ?? PATIENCE)) {
           this.#log.warn({ msg: 'the control plane is away: the last routing state holds', err: error });
-        told = true;
+          told = true;
+        }
       }
       await pause(waitMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
       waitMs = Math.min(BACKOFF.to, waitMs * 2);

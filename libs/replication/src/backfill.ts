@@ -2,8 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { type Table, readTables } from './catalog.js';
 import { literal, qualified, quoted, wireOf } from './connection.js';
+import type { EarlierTransactions } from './earlier-transactions.js';
 import { type TableProgress } from './mark.js';
-import { type Row, keyAt, overlay, placesOf, valueAt } from './row.js';
+import { type Row, keyAt, overlay, placesOf, rowOf, valueAt } from './row.js';
 import { Snapshot } from './snapshot.js';
 import type { Stream } from './stream.js';
 
@@ -41,8 +42,7 @@ export interface ChunkReaderOptions {
   stream: Stream;
   /** Tells this reader's watermarks from those of others. */
   run: string;
-  /** Transactions with lower numbers have to end before anything is read: see `#untilEnded`. */
-  floor: bigint;
+  earlier: EarlierTransactions;
   mostRows?: number | undefined;
   progress: () => Promise<TableProgress[]>;
   rereads: () => Promise<{ table: string; keys: string[][] } | undefined>;
@@ -70,7 +70,7 @@ export class ChunkReader {
 
   /** Reads until nothing is left; ends early after `stop`. */
   async readAll(): Promise<void> {
-    await this.#untilEnded();
+    while (!this.#stopped && !(await this.options.earlier.haveEnded(this.#source))) await sleep(20);
     let pause = 5;
     while (!this.#stopped) {
       this.#restart = false;
@@ -114,21 +114,6 @@ export class ChunkReader {
   stop(): void {
     this.#stopped = true;
     this.startOver();
-  }
-
-  /**
-   * A transaction that began before this run may be in the part of the log that an earlier run has applied, and still not
-   * be visible. Those of this run the applier knows by their numbers.
-   */
-  async #untilEnded(): Promise<void> {
-    while (!this.#stopped) {
-      const { rows } = await this.#source.query<{ ended: boolean }>(
-        'select pg_snapshot_xmin(pg_current_snapshot())::text::numeric >= $1 as ended',
-        [this.options.floor.toString()],
-      );
-      if (rows[0]?.ended) return;
-      await sleep(20);
-    }
   }
 
   async #readTable({ table, lastKey }: TableProgress): Promise<void> {
@@ -254,6 +239,19 @@ export class Window {
       const now = this.#touched.get(this.#keyOf(row));
       if (now === 'gone' || (!now && this.#emptied)) return [];
       return [now ? overlay(row, now) : row];
+    });
+  }
+
+  /**
+   * The keys that were to be read again and now are settled. A row that came to such a key in between is not in the
+   * chunk, and the log may not have told all of it: that key stays for the next time.
+   */
+  settled(keys: readonly string[][]): string[][] {
+    const read = new Set(this.chunk.rows.map((row) => this.#keyOf(row)));
+    return keys.filter((key) => {
+      const id = this.#keyOf(rowOf(this.chunk.key, key));
+      const now = this.#touched.get(id);
+      return now === undefined || now === 'gone' || read.has(id);
     });
   }
 

@@ -4,6 +4,7 @@ import type { Applier } from './applier.js';
 import type { Chunk } from './backfill.js';
 import { type Table, chosenTables, readTables, targetSchemaOf } from './catalog.js';
 import { connect, qualified, quoted } from './connection.js';
+import { EarlierTransactions } from './earlier-transactions.js';
 import { LogReader } from './log-reader.js';
 import {
   type Mark,
@@ -30,8 +31,7 @@ export interface Opened {
   keys: ReadonlyMap<string, readonly string[]>;
   mark: Mark;
   backfilling: boolean;
-  /** Transactions of the source with lower numbers began before this. */
-  floor: bigint;
+  earlier: EarlierTransactions;
   progress(): Promise<TableProgress[]>;
   rereads(): Promise<{ table: string; keys: string[][] } | undefined>;
   /** Writes how far the copy is, in the chunk's own transaction. */
@@ -77,7 +77,7 @@ export async function openStream(
     await target.query(TARGET_SETTINGS);
     await useOrigin(target, stream);
     const keys = await publishNewTables(source, target, stream);
-    const { rows } = await source.query<{ floor: string }>('select pg_current_xact_id()::text as floor');
+    const earlier = await EarlierTransactions.now(source);
     const progress = await readProgress(target, stream.name);
     const rereads = () => readReread(target, stream.name);
     const backfilling = progress.some(({ done }) => !done) || (await rereads()) !== undefined;
@@ -91,7 +91,7 @@ export async function openStream(
       keys,
       mark,
       backfilling,
-      floor: BigInt(rows[0]?.floor as string),
+      earlier,
       progress: () => readProgress(target, stream.name),
       rereads,
       noteChunk: (applier, chunk) => noteChunk(applier, stream.name, chunk),

@@ -282,7 +282,7 @@ export class Session {
       source,
       stream: this.stream,
       run: randomUUID(),
-      floor: this.opened.floor,
+      earlier: this.opened.earlier,
       mostRows: this.options.chunkRows,
       progress: this.opened.progress,
       rereads: this.opened.rereads,
@@ -320,12 +320,12 @@ export class Session {
     const missed = [...this.#before].some((xid) => chunk.snapshot.misses(xid));
     if (window?.chunk !== chunk || missed) return this.#chunks?.startOver();
     for (const xid of this.#before) if (chunk.snapshot.isBefore(xid)) this.#before.delete(xid);
-    await this.#applyChunk(chunk, window.rows());
+    await this.#applyChunk(chunk, window);
   }
 
-  async #applyChunk(chunk: Chunk, rows: readonly Row[]): Promise<void> {
+  async #applyChunk(chunk: Chunk, window: Window): Promise<void> {
     this.#open();
-    for (const [i, row] of rows.entries()) {
+    for (const [i, row] of window.rows().entries()) {
       this.#applier.insert({ table: chunk.table, columns: row.columns }, row);
       if (i % 500 === 499) await this.#applier.relieve();
     }
@@ -334,7 +334,7 @@ export class Session {
     this.#commitNow = true;
     this.#appliedChunk = chunk;
     if (chunk.reread) {
-      const finished = await this.opened.noteReread(this.#applier, chunk.table, chunk.reread);
+      const finished = await this.opened.noteReread(this.#applier, chunk.table, window.settled(chunk.reread));
       if (finished) this.#backfilling = false;
     } else await this.opened.noteChunk(this.#applier, chunk);
   }

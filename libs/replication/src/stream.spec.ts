@@ -106,5 +106,6 @@ it('moves the mark on by itself in a quiet time, and at once after a write', asy
     );
     waits.push(performance.now() - from);
   }
-  console.log(waits.map((ms) => ms.toFixed(1)).join(' '));
+  // 0.3 to 12 ms on two busy cores; a mark that waits for the next heartbeat would take seconds.
+  expect(Math.max(...waits)).toBeLessThan(500);
 });

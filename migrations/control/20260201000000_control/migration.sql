@@ -66,7 +66,8 @@ create table routing (
   revision bigint not null,
   contexts jsonb not null
 );
-insert into routing (revision, contexts) values (0, '{}');
+-- From the time of its making: routers that still keep the state of an earlier database believe this one.
+insert into routing (revision, contexts) values ((extract(epoch from now()) * 1000)::bigint, '{}');
 
 -- The last report of each instance. Figures are cumulative, so the last one is all there is to know.
 create table report (
