@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { otherSide, sourceOf } from '@banyan/extraction/protocol';
 import type { Side } from '@banyan/kernel';
 import { failPoint } from '@banyan/platform/resilience';
 import { rootLogger } from '@banyan/platform/telemetry';
@@ -26,17 +27,6 @@ const WAIT_MS = 500;
 const WATCH_MS = 1_000;
 /* A stream that nobody runs keeps log; a little is no matter. */
 const IDLE_BYTES = 16 << 20;
-
-const other = (side: Side): Side => (side === 'monolith' ? 'service' : 'monolith');
-
-/**
- * Where the rows of a context flow from: its owner. While nobody owns it a hand-over is under way, and what the old
- * owner wrote last is still to be carried: its row has the later epoch.
- */
-export function sourceOf(owners: Owners): Side {
-  if (owners.monolith.open !== owners.service.open) return owners.monolith.open ? 'monolith' : 'service';
-  return owners.service.epoch > owners.monolith.epoch ? 'service' : 'monolith';
-}
 
 /**
  * Carries one context's rows from its owner's database to the other side's, whoever the owner is. A hand-over is a
@@ -75,7 +65,7 @@ export class Bridge {
   state(): ReturnType<typeof streamState> {
     return streamState(this.#stream(this.#from), {
       source: this.#pools[this.#from],
-      target: this.#pools[other(this.#from)],
+      target: this.#pools[otherSide(this.#from)],
     });
   }
 
@@ -103,7 +93,7 @@ export class Bridge {
 
   async #carry(from: Side, owners: Owners, signal: AbortSignal): Promise<void> {
     this.#from = from;
-    const to = other(from);
+    const to = otherSide(from);
     const stop = new AbortController();
     let before = 0;
     const watch = this.#watch(from, owners, stop);
@@ -138,7 +128,7 @@ export class Bridge {
       if (!message.success || message.data.context !== this.context || message.data.to !== to) return;
       const { epoch } = message.data;
       // Any role may write a message into the log; the source's own row says whether it was closed.
-      const source = await this.#owner(other(to));
+      const source = await this.#owner(otherSide(to));
       if (source.open || source.epoch < epoch) {
         this.#log.warn({ msg: 'no hand-over: the source is not closed', epoch, source });
         return;
@@ -157,13 +147,13 @@ export class Bridge {
   }
 
   /** Ends the run when the owner turns out to be another, and keeps the idle direction's slot from pinning the log. */
-  async #watch(from: Side, { [other(from)]: before }: Owners, stop: AbortController): Promise<void> {
+  async #watch(from: Side, { [otherSide(from)]: before }: Owners, stop: AbortController): Promise<void> {
     for (;;) {
       await sleep(WATCH_MS, undefined, { signal: stop.signal }).catch(() => {});
       if (stop.signal.aborted) return;
       try {
         if (sourceOf(await this.#owners()) !== from) stop.abort();
-        else await this.#skipIdle(other(from), before);
+        else await this.#skipIdle(otherSide(from), before);
       } catch (err) {
         // The stream itself meets whatever is wrong with the databases, and tells.
         this.#log.debug({ msg: 'could not look after the idle stream', err });
@@ -177,7 +167,7 @@ export class Bridge {
    */
   async #skipIdle(from: Side, before: OwnerRow): Promise<void> {
     const stream = this.#stream(from);
-    const clients = { source: this.#pools[from], target: this.#pools[other(from)] };
+    const clients = { source: this.#pools[from], target: this.#pools[otherSide(from)] };
     const state = await streamState(stream, clients);
     if (state.state !== 'prepared' || state.retainedBytes < IDLE_BYTES) return;
     const { rows } = await this.#pools[from].query<{ lsn: string }>(
@@ -192,7 +182,7 @@ export class Bridge {
     return {
       name: `banyan_${this.context.replaceAll('-', '_')}_${from}`,
       source: this.urls[from],
-      target: this.urls[other(from)],
+      target: this.urls[otherSide(from)],
       schema: this.context,
     };
   }

@@ -235,8 +235,10 @@ export class UnitOfWork {
   }
 }
 
-/* The position up to which the log has been written: at least that of the commit that it comes after. */
-const LOG_POSITION = 'select pg_current_wal_insert_lsn()::text as lsn';
+/* At least the position of the commit that it comes after, which is flushed by now, unless commits wait for no disk. What
+   others have inserted behind it and nobody has flushed is out of a bridge's reach for up to 200 ms (wal_writer_delay). */
+const LOG_POSITION = `select (case current_setting('synchronous_commit') when 'off' then pg_current_wal_insert_lsn()
+  else pg_current_wal_flush_lsn() end)::text as lsn`;
 
 const isFenced = (error: unknown): boolean => (error as { code?: string }).code === 'BN001';
 

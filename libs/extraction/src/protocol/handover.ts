@@ -26,7 +26,7 @@ export type HandoverAction =
  * The side that owns the context, or did last: the open one, or else the one that was closed at the higher epoch. Both
  * look open when a hand-over passed between two reads; then the higher epoch is the newer news.
  */
-export function sourceOf({ monolith, service }: OwnerRows): Side {
+export function sourceOf({ monolith, service }: Readonly<Record<Side, Pick<OwnerRow, 'open' | 'epoch'>>>): Side {
   if (monolith.open !== service.open) return monolith.open ? 'monolith' : 'service';
   return monolith.epoch >= service.epoch ? 'monolith' : 'service';
 }
