@@ -1,6 +1,6 @@
 import { figure } from '../support/report.mjs';
 import { PAUSE_LIMIT_MS, cycles, pauses } from './cycles.mjs';
-import { everyFailPoint, fewFailPoints, hungService, postgresKilled, randomKills } from './faults.mjs';
+import { everyFailPoint, fewFailPoints, hungService, postgresKilled, randomKills, slowCopy } from './faults.mjs';
 import { Session } from './session.mjs';
 import { CONTEXTS } from './stack.mjs';
 
@@ -50,16 +50,17 @@ async function plain(session, { contexts, cycles: times, dwell }) {
 
 async function faulty(session, { contexts, kills, every }) {
   const hung = await hungService(session, 'inventory');
+  await slowCopy(session, 'inventory');
   const failPoints = await everyFailPoint(session, 'inventory');
   const random = await randomKills(session, ['inventory', ...namesIn(contexts)], { kills, everyMs: every });
   await postgresKilled(session, 'inventory');
   return { failPoints, random, hung };
 }
 
-/** What fits into a test run: two cycles, another context, and six fail points in one more cycle. */
+/** What fits into a test run: two cycles, one of them with a slow copy, another context, and six fail points in one more cycle. */
 async function shortened(session) {
   await cycles(session, 'inventory', { times: 1, dwellMs: 500 });
-  await cycles(session, 'inventory', { times: 1, dwellMs: 500, force: true });
+  await slowCopy(session, 'inventory');
   await cycles(session, 'orders', { times: 1, dwellMs: 500, force: true });
   return { failPoints: await fewFailPoints(session, 'inventory') };
 }

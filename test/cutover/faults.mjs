@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { LEG_LIMIT_MS, forced } from './cycles.mjs';
 import { until } from './stack.mjs';
 
@@ -143,6 +144,40 @@ export async function randomKills(session, contexts, { kills, everyMs }) {
     await killing;
   });
   return { count, killed };
+}
+
+/**
+ * A cycle on whose way out the copy cannot keep up: a lock in the service's database holds it when the monolith closes, and
+ * for half a second more. Whoever opened the service before everything is there would be seen by who watches the owners.
+ */
+export async function slowCopy(session, context) {
+  const { control, findings, say, stack } = session;
+  await session.watch(context);
+  await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS, ...forced() });
+  await session.amidFaults(async () => {
+    const service = new pg.Client({ connectionString: stack.adminUrl('service', context) });
+    await service.connect();
+    try {
+      await service.query(`begin; lock table ${context}.outbox in exclusive mode`);
+      await control.target(context, 'live', forced());
+      // A copy that has fallen too far behind for a hand-over may catch up, and then is held again.
+      const isClosed = async () => (await session.ownerOf(context)) !== 'monolith';
+      for (let tries = 20; tries > 0 && !(await until(isClosed, 800, 5)); tries--) {
+        await service.query('commit');
+        await sleep(500);
+        await service.query(`begin; lock table ${context}.outbox in exclusive mode`);
+      }
+      await sleep(500);
+      const owner = await session.ownerOf(context);
+      if (owner !== null) findings.wrong('owner', `the ${owner} owned ${context} while the copy was held up`);
+      await service.query('commit');
+    } finally {
+      await service.end();
+    }
+    await control.move(context, 'live', { limitMs: LEG_LIMIT_MS, ...forced() });
+  });
+  say(`${context} went out while its copy was held up`);
+  await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS, ...forced() });
 }
 
 /** Postgres, with everybody's data, is killed in the middle of a way out. */

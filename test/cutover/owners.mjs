@@ -14,7 +14,27 @@ class Eyes {
   #clients = new Map();
   #blindUntil = new Map();
 
+  /** The owner's row, and where the log of its database stands. */
   async row(url, context) {
+    const row = await this.#ask(url, {
+      name: context,
+      text: `select open, epoch::int8::text as epoch, extract(epoch from changed_at)::float8 * 1000 as changed,
+        (pg_current_wal_insert_lsn() - '0/0')::text as lsn from ${context}.banyan_owner`,
+    });
+    return row && { ...row, epoch: Number(row.epoch), lsn: BigInt(row.lsn) };
+  }
+
+  /** How far the other side's log has been applied to this database. */
+  async mark(url, stream) {
+    const row = await this.#ask(url, {
+      name: 'mark',
+      text: `select (lsn - '0/0')::text as lsn from banyan_replication.mark where stream = $1`,
+      values: [stream],
+    });
+    return row && BigInt(row.lsn);
+  }
+
+  async #ask(url, query) {
     if (performance.now() < this.#blindUntil.get(url)) return undefined;
     try {
       let client = this.#clients.get(url);
@@ -28,11 +48,7 @@ class Eyes {
         await client.connect();
         this.#clients.set(url, client);
       }
-      const { rows } = await client.query({
-        name: context,
-        text: `select open, epoch::int8::text as epoch, extract(epoch from changed_at)::float8 * 1000 as changed from ${context}.banyan_owner`,
-      });
-      return rows[0] && { ...rows[0], epoch: Number(rows[0].epoch) };
+      return (await client.query(query)).rows[0];
     } catch (error) {
       // The database of a service does not exist before its first extraction, and Postgres may have been killed.
       this.#blindUntil.set(url, performance.now() + RETRY_MS);
@@ -65,7 +81,10 @@ class Sight {
     this.context = context;
   }
 
-  /** `first` and `again` are two looks at one side, `between` the look at the other side between them. */
+  /** Up to where the log of a side was seen to be its owner's, as it stood before a look at the open row. */
+  owned = {};
+
+  /** `first` and `again` are two looks at one side, `between` the look at the other side. Answers who handed over, if one did. */
   judge(side, first, between, again) {
     this.looks++;
     // Open at one epoch before and after: open all the time, because an epoch never comes again.
@@ -74,6 +93,7 @@ class Sight {
       this.wrong.push(
         `${this.context} had two owners: ${side} at ${first.epoch} and ${other(side)} at ${between.epoch}`,
       );
+    if (openThroughout) this.owned[side] = first.lsn;
     const rows = { [side]: again, [other(side)]: between };
     const now = SIDES.find((each) => rows[each]?.open);
     if (!now) {
@@ -102,6 +122,15 @@ class Sight {
     }
     this.open = { side: now, epoch };
     this.closedSeen = undefined;
+    return before && before.side !== now ? before.side : undefined;
+  }
+
+  /** `from` was the owner until a moment ago: what it had written by then has to be there, and `mark` says what is. */
+  judgeOpening(from, mark) {
+    if (mark !== undefined && mark < this.owned[from])
+      this.wrong.push(
+        `${this.context}: the ${other(from)} opened with the log of the ${from} up to ${mark}, which wrote up to ${this.owned[from]}`,
+      );
   }
 }
 
@@ -120,7 +149,8 @@ async function look(context) {
   const at = (which) => eyes.row(urls[context][which], context);
   const first = await at(side);
   const between = await at(other(side));
-  sight.judge(side, first, between, await at(side));
+  const from = sight.judge(side, first, between, await at(side));
+  if (from) sight.judgeOpening(from, await eyes.mark(urls[context][other(from)], `banyan_${context}_${from}`));
 }
 
 process.on('message', ({ watch, report }) => {

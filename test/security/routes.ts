@@ -52,12 +52,14 @@ export async function fingerprint(shop: Shop): Promise<Record<string, string>> {
      where table_type = 'BASE TABLE' and table_schema in
        ('identity', 'catalog', 'inventory', 'orders', 'payments', 'shipping', 'notifications') order by 1`,
   );
+  // Ordered: a parallel plan gives the parts as they come.
   const query = tables
     .map(
       ({ name }) =>
         `select '${name}' as name, md5(coalesce(string_agg(t::text, chr(10) order by t::text), '')) as sum from ${name} t`,
     )
-    .join(' union all ');
+    .join(' union all ')
+    .concat(' order by 1');
   const rows = await shop.sql<{ name: string; sum: string }>(query);
   return Object.fromEntries(rows.map(({ name, sum }) => [name, sum]));
 }

@@ -17,13 +17,8 @@ interface Row {
   created_at: Date | null;
 }
 
-/* The lock is taken first and held to the end of the transaction, so a second call sees "still running" instead of
-   waiting. Row and lock are read in one statement; a row committed between its snapshot and the lock shows as a
-   duplicate key at COMMIT, and the unit of work runs again. */
-const lookUp = `
-  select pg_try_advisory_xact_lock(hashtextextended($1 || '|' || $2 || '|' || $3, 7)) as free,
-    k.request_hash, k.output, k.created_at
-  from (select 1) one left join idempotency_key k on k.actor = $1 and k.operation = $2 and k.key = $3`;
+/* Locks the key to the end of the transaction, so that a second call sees "still running" instead of waiting. */
+const lookUp = 'select * from banyan_recall($1, $2, $3)';
 
 /**
  * Runs `effect` once per (actor, operation, key) and body, and answers the stored output to every later call.

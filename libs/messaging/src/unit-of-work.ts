@@ -242,7 +242,4 @@ const LOG_POSITION = `select (case current_setting('synchronous_commit') when 'o
 
 const isFenced = (error: unknown): boolean => (error as { code?: string }).code === 'BN001';
 
-/* Two calls with one idempotency key can pass the look-up side by side; the loser's row collides and it looks again. */
-const isTransient = (error: unknown): boolean =>
-  error instanceof RetryableTransactionError ||
-  ((error as { code?: string }).code === '23505' && (error as { table?: string }).table === 'idempotency_key');
+const isTransient = (error: unknown): boolean => error instanceof RetryableTransactionError;
