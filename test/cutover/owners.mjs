@@ -5,7 +5,7 @@ import pg from 'pg';
 const SIDES = ['monolith', 'service'];
 const other = (side) => (side === 'monolith' ? 'service' : 'monolith');
 /** Between two looks, ms: a look costs three round trips, and the machine has other things to do. */
-const EVERY_MS = 3;
+const EVERY_MS = 5;
 const RETRY_MS = 200;
 const isAboutTheTable = ({ code }) => /^42/.test(code ?? '');
 
