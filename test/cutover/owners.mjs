@@ -7,6 +7,11 @@ const other = (side) => (side === 'monolith' ? 'service' : 'monolith');
 /** Between two looks, ms: a look costs three round trips, and the machine has other things to do. */
 const EVERY_MS = 5;
 const RETRY_MS = 200;
+/**
+ * A transaction is about to change the row. Its commit is in the log, and the bridge may act on it, a moment before others
+ * can see it; no command gets through the fence then, so such a side does not count as open.
+ */
+const CLOSING = `(xmax <> 0::text::xid and pg_xact_status(xmax::text::xid8) is distinct from 'aborted')`;
 const isAboutTheTable = ({ code }) => /^42/.test(code ?? '');
 
 /** One connection for each database, and a new one when it was cut. */
@@ -19,7 +24,7 @@ class Eyes {
     const row = await this.#ask(url, {
       name: context,
       text: `select open, epoch::int8::text as epoch, extract(epoch from changed_at)::float8 * 1000 as changed,
-        (pg_current_wal_insert_lsn() - '0/0')::text as lsn from ${context}.banyan_owner`,
+        (pg_current_wal_insert_lsn() - '0/0')::text as lsn, ${CLOSING} as closing from ${context}.banyan_owner`,
     });
     return row && { ...row, epoch: Number(row.epoch), lsn: BigInt(row.lsn) };
   }
@@ -88,7 +93,7 @@ class Sight {
   judge(side, first, between, again) {
     this.looks++;
     // Open at one epoch before and after: open all the time, because an epoch never comes again.
-    const openThroughout = first?.open && again?.open && first.epoch === again.epoch;
+    const openThroughout = first?.open && again?.open && first.epoch === again.epoch && !again.closing;
     if (openThroughout && between?.open)
       this.wrong.push(
         `${this.context} had two owners: ${side} at ${first.epoch} and ${other(side)} at ${between.epoch}`,
