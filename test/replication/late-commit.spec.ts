@@ -61,7 +61,8 @@ it('opens the other side although it reads of the closing before anybody can see
     const closing = closer.query(`select shipping.banyan_close(1, 'service')`);
     // The bridge has met the message, and waits behind whoever is closing.
     await eventually(
-      async () => (await pair.on('monolith', `select from pg_locks where locktype = 'advisory' and not granted`)).length,
+      async () =>
+        (await pair.on('monolith', `select from pg_locks where locktype = 'advisory' and not granted`)).length,
     );
     expect([await isOpen('monolith'), await isOpen('service')]).toEqual([true, false]);
     await noStandby();
