@@ -1,25 +1,25 @@
-// Everything that has to hold, in stages: build, then types and lint side by side (each keeps one core busy), then the
-// specs, and at last those that measure a whole shop under load: one after the other, with nothing beside them.
-// Arguments go to Vitest: `npm test -- libs/kernel`. Later stages run even when types or lint fail, so that one run shows
-// all there is to mend; the last line counts such a stage as one failure.
+// Everything that has to hold, in stages: the engines that specs start (NATS, Redis) beside the build, then types and lint
+// side by side (each keeps one core busy), then the specs, and at last those that measure a whole shop under load: one after
+// the other, with nothing beside them. Arguments go to Vitest: `npm test -- libs/kernel`. Later stages run even when types
+// or lint fail, so that one run shows all there is to mend; the last line counts such a stage as one failure.
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+// As it is: Node takes the types out by itself.
+import { installEngines } from '../libs/testing/src/engines.ts';
 import build from './build.mjs';
 
 const root = resolve(import.meta.dirname, '..');
 /** The specs that want the machine for themselves. */
-const alone = ['test/cutover/cutover.spec.ts', 'test/extraction/canary-consistency.spec.ts'];
+const alone = [
+  'test/cutover/cutover.spec.ts',
+  'test/cutover/fleet.spec.ts',
+  'test/extraction/canary-consistency.spec.ts',
+  'test/outage/redis.spec.ts',
+];
 const failed = [];
 
-await stage('build', async () => {
-  try {
-    await build();
-    return { ok: true, said: '' };
-  } catch (error) {
-    return { ok: false, said: error.message };
-  }
-});
+await Promise.all([stage('engines', () => doing(installEngines)), stage('build', () => doing(build))]);
 if (failed.length > 0) finish({ passed: 0, failed: 0 });
 
 await Promise.all([
@@ -36,10 +36,19 @@ async function stage(name, work) {
   const from = performance.now();
   const { ok, said } = await work();
   const seconds = ((performance.now() - from) / 1000).toFixed(1);
-  console.log(`${ok ? 'ok    ' : 'FAILED'}  ${name.padEnd(6)} ${seconds} s`);
+  console.log(`${ok ? 'ok    ' : 'FAILED'}  ${name.padEnd(7)} ${seconds} s`);
   if (ok) return;
   failed.push(name);
   console.log(`${said.trim()}\n`);
+}
+
+async function doing(work) {
+  try {
+    await work();
+    return { ok: true, said: '' };
+  } catch (error) {
+    return { ok: false, said: error.message };
+  }
 }
 
 async function run(bin, args, stdio = 'pipe') {

@@ -127,11 +127,14 @@ const UNREACHABLE = [
   'EAI_AGAIN',
 ];
 
+/** There is nobody there: nothing was sent. */
+export const isUnreachable = (error: Error): boolean => UNREACHABLE.includes(codeOf(error));
+
 /** What the caller is told of a side that failed. */
 export function failureOf(error: Error, side: Side): Refusal {
   if (error instanceof UpstreamTimeout)
     return { status: 504, code: 'DEADLINE_EXCEEDED', detail: `The ${side} did not answer in time` };
-  if (UNREACHABLE.includes(codeOf(error)))
+  if (isUnreachable(error))
     return {
       ...{ status: 503, code: 'UPSTREAM_UNAVAILABLE', retryAfter: 1 },
       detail: `The ${side} cannot be reached: nothing was sent`,

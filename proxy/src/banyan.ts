@@ -4,18 +4,22 @@ import { RoutingFollower } from '@banyan/extraction';
 import { canaryFlagsFrom } from '@banyan/extraction/flags';
 import { ReadOperations } from '@banyan/extraction/parity';
 import { type Config, keptSecret } from '@banyan/platform/config';
-import { rootLogger } from '@banyan/platform/telemetry';
+import { RedisLink } from '@banyan/platform/redis';
+import { readiness, rootLogger } from '@banyan/platform/telemetry';
 import { AccessLog } from './access-log.js';
 import { AdminServer } from './admin.js';
 import { Directory, type RouteRule } from './directory.js';
 import { Proxy } from './proxy.js';
 import { Reporter } from './reporter.js';
+import { RedisTokens } from './shared-tokens.js';
 
 /** Every context's routes, as the contracts publish them; what nobody claims is the monolith's. */
 export const routesOfContracts = (): RouteRule[] => [
   ...contracts.flatMap(({ name, routes }) => routes.map((path: string) => ({ path, context: name }))),
   { path: '/', context: 'rest' },
 ];
+
+const WITHOUT_REDIS = 'while a canary runs, who is known reads from the owner; the rest goes on';
 
 export interface BanyanProxy {
   readonly proxy: Proxy;
@@ -31,17 +35,19 @@ export interface BanyanProxy {
  */
 export async function startBanyanProxy(config: Config): Promise<BanyanProxy> {
   const { extraction, http, stateDir, telemetry } = config;
-  const token = extraction.controlUrl ? (extraction.clientToken ?? keptSecret(stateDir, 'client-token')) : '';
-  const follower = extraction.controlUrl
-    ? new RoutingFollower({ controlUrl: extraction.controlUrl, token, file: join(stateDir, 'routing', 'proxy.json') })
+  const { controlUrls } = extraction;
+  const token = controlUrls ? (extraction.clientToken ?? keptSecret(stateDir, 'client-token')) : '';
+  const follower = controlUrls
+    ? new RoutingFollower({ controlUrls, token, file: join(stateDir, 'routing', 'proxy.json') })
     : undefined;
   const log = rootLogger().child({ context: 'Flags' });
   const canary = canaryFlagsFrom(config, 'proxy', (message) => log.warn({ msg: message }));
-  await Promise.all([follower?.start(1_000), canary.start()]);
+  const redis = config.redisUrl === undefined ? undefined : new RedisLink(config.redisUrl, WITHOUT_REDIS);
+  await Promise.all([follower?.start(1_000), canary.start(), redis?.start()]);
+  if (redis) readiness.degraded('redis', () => (redis.up ? undefined : `${redis.where} does not answer`));
 
-  const monolith = `http://127.0.0.1:${extraction.monolithPort}`;
   const proxy = new Proxy({
-    directory: new Directory(routesOfContracts(), monolith, follower),
+    directory: new Directory(routesOfContracts(), extraction.monolith.http, follower),
     canary,
     operations: new ReadOperations(contracts),
     limits: {
@@ -56,14 +62,16 @@ export async function startBanyanProxy(config: Config): Promise<BanyanProxy> {
     },
     servedBy: http.servedBy !== 'off',
     trustedProxies: http.trustedProxies,
+    shared: redis && new RedisTokens(redis),
     access: new AccessLog(telemetry.logLevel),
   });
-  const reporter = extraction.controlUrl ? new Reporter(proxy.edge.figures, extraction.controlUrl, token) : undefined;
+  const reporter = controlUrls && new Reporter(proxy.edge.figures, controlUrls, token);
   const admin = new AdminServer(proxy);
   await admin.listen(http.internalPort, http.internalHost);
   try {
     await proxy.listen(http.port, http.host);
   } catch (error) {
+    redis?.close();
     await admin.close();
     throw error;
   }
@@ -76,6 +84,7 @@ export async function startBanyanProxy(config: Config): Promise<BanyanProxy> {
       await reporter?.stop();
       canary.stop();
       await follower?.stop();
+      redis?.close();
       await admin.close();
     },
   };

@@ -1,4 +1,5 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { Rules } from '@banyan/extraction/parity';
 import { Stage } from '@banyan/extraction';
 import { LineCounter, parseDocument } from 'yaml';
@@ -18,6 +19,20 @@ const Origin = z
     (text) => !URL.canParse(text) || (new URL(text).pathname === '/' && !new URL(text).search),
     'must not have a path: requests keep theirs',
   );
+
+/** Several instances of one side: any of them will do. */
+const OneOrMore = <T>(each: z.ZodType<T>) =>
+  z.unknown().transform((given, context): T[] => {
+    // No union: it would not say what is wrong with the one that was meant.
+    const all = z
+      .array(each)
+      .min(1, 'at least one address')
+      .safeParse(Array.isArray(given) ? given : [given]);
+    if (all.data) return all.data;
+    for (const issue of all.error.issues)
+      context.addIssue({ ...issue, path: Array.isArray(given) ? issue.path : issue.path.slice(1) });
+    return z.NEVER;
+  });
 
 const Path = z.string().refine((path) => {
   const target = normalise(path);
@@ -40,8 +55,8 @@ const Limits = z.strictObject({
 const Route = z.strictObject({
   path: Path,
   context: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be a word such as inventory'),
-  monolith: Origin,
-  service: Origin.optional(),
+  monolith: OneOrMore(Origin),
+  service: OneOrMore(Origin).optional(),
   stage: Stage.default('monolith'),
   percent: z.number().min(0).max(100).default(0),
   parity: Rules.optional(),
@@ -51,7 +66,7 @@ const File = z
   .strictObject({
     listen: Address(8080).prefault({}),
     admin: Address(8081).prefault({}),
-    control: z.url({ protocol: /^https?$/ }).optional(),
+    control: OneOrMore(z.url({ protocol: /^https?$/ })).optional(),
     servedBy: z.boolean().default(true),
     trustedProxies: z
       .array(z.string().regex(/^[\da-fA-F.:]+(?:\/\d{1,3})?$/, 'must be an address or a network'))
@@ -65,7 +80,7 @@ const File = z
     routes.forEach((route, at) => {
       const first = routes.findIndex(({ context }) => context === route.context);
       for (const field of ['monolith', 'service', 'stage', 'percent'] as const)
-        if (routes[first]![field] !== route[field])
+        if (!isDeepStrictEqual(routes[first]![field], route[field]))
           bad(at, field, `must be the same on every route of ${route.context}: see routes[${first}]`);
       const path = (text: string) => text.toLowerCase().replace(/\/+$/, '');
       if (routes.findIndex((other) => path(other.path) === path(route.path)) < at)

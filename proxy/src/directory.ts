@@ -12,8 +12,8 @@ export interface RouteRule {
   /** How the answers of the sides are compared. */
   parity?: Rules;
   /** Where the sides are, for whom no control plane tells it. */
-  monolith?: string;
-  service?: string;
+  monolith?: readonly string[];
+  service?: readonly string[];
   /** Without a control plane, or before it knows the context. Default `monolith`. */
   stage?: Stage;
 }
@@ -53,13 +53,13 @@ export class Directory {
   readonly #listeners = new Set<() => void>();
   readonly #unfollow: (() => void) | undefined;
   #rules: readonly RouteRule[] = [];
-  #monolith: string;
+  #monolith: readonly string[];
   #table = new RouteTable<Route>([]);
   #contexts = new Map<string, ContextState>();
   #canaries: readonly ContextState[] = [];
 
   /** `monolith`: where it is as long as neither a rule nor the control plane says so. */
-  constructor(rules: readonly RouteRule[], monolith: string, routing?: RoutingSource) {
+  constructor(rules: readonly RouteRule[], monolith: readonly string[], routing?: RoutingSource) {
     this.#monolith = monolith;
     this.#routing = routing;
     this.replace(rules, monolith);
@@ -122,8 +122,8 @@ export class Directory {
     const { context, stage = 'monolith' } = rule;
     const told = routing && Object.hasOwn(routing.contexts, context) ? routing.contexts[context] : undefined;
     const monolith = this.#upstreams.at(rule.monolith ?? routing?.monolith.http ?? this.#monolith);
-    const serviceUrl = rule.service ?? told?.service?.http;
-    const service = serviceUrl === undefined ? undefined : this.#upstreams.at(serviceUrl);
+    const services = rule.service ?? told?.service?.http;
+    const service = services && this.#upstreams.at(services);
     if (told) {
       const { stage, owner, epoch, holding, since } = told;
       return { context, stage, owner, epoch, holding, since, monolith, service };

@@ -45,11 +45,17 @@ export class Exchange implements Watched {
   #state: ContextState | undefined;
   #who: Who | undefined;
   #tokens: ConsistencyTokens | undefined;
+  /** Other proxies have been asked what they have given to the caller. */
+  #asked = false;
+  /** They could not be: what the caller has written may be missing in any copy, and only the owner is safe. */
+  #blind = false;
+  /** What came of the answer while the other proxies are being told of the caller's write. */
+  #queued: (() => void)[] | undefined;
   #holdUntil = 0;
   /** A state that says that the owner is changing, and has said so for too long. */
   #disbelieved: ContextState | undefined;
   #stopWaiting: (() => void) | undefined;
-  #retried = false;
+  #retries = 0;
   #committed = false;
   #over = false;
   /** Bytes of the answer's body that are still to come, when its length is known; -1 otherwise. */
@@ -106,12 +112,21 @@ export class Exchange implements Watched {
     if (this.#over) return;
     const state = this.edge.directory.context(this.route.context);
     if (!state) return this.#refuse(routeGone);
+    if (!this.#asked && this.edge.directory.canaries.length > 0) {
+      this.#asked = true;
+      const asking = this.edge.memory.catchUp(this.#caller());
+      if (asking)
+        return void asking.then((known) => {
+          this.#blind = !known;
+          this.#place();
+        });
+    }
     this.#state = state;
     if (!this.admitted.reads) {
       if (state.holding && state !== this.#disbelieved) return this.#hold();
       return this.#send(sideOfCommand(state), state);
     }
-    const candidate = state.stage === 'canary' && this.edge.canary.isService(state.context, this.#caller());
+    const candidate = state.stage === 'canary' && this.#isCandidate(state.context);
     const token = this.#known()?.[state.context];
     const side = sideOfRead(state, { candidate, token });
     // Behind a candidate stands the owner, which has everything that the caller may have seen.
@@ -169,13 +184,17 @@ export class Exchange implements Watched {
     return (this.#who ??= whoAsks(this.admitted));
   }
 
+  #isCandidate(context: string): boolean {
+    return !this.#blind && this.edge.canary.isService(context, this.#caller());
+  }
+
   /** Decided once, here: it travels with the request, and every bus behind obeys it. */
   #placement(state: ContextState, side: Side, tokens: ConsistencyTokens | undefined): string {
     let text = '';
     for (const each of this.edge.directory.canaries) {
       const { context } = each;
       const decided = context === state.context && this.admitted.reads;
-      const candidate = !decided && this.edge.canary.isService(context, this.#caller());
+      const candidate = !decided && this.#isCandidate(context);
       const placed = decided ? side : sideOfRead(each, { candidate, token: tokens?.[context] });
       text += `${text && ', '}${context}=${placed}`;
     }
@@ -203,6 +222,7 @@ export class Exchange implements Watched {
   }
 
   data(attempt: Attempt, chunk: Buffer): void {
+    if (this.#queued) return void this.#queued.push(() => this.data(attempt, chunk));
     const { response } = this;
     this.#bodyBegun = true;
     if (this.#copy && this.#copy !== 'too large') {
@@ -222,6 +242,7 @@ export class Exchange implements Watched {
   }
 
   ended(attempt: Attempt): void {
+    if (this.#queued) return void this.#queued.push(() => this.ended(attempt));
     if (!this.#bodyEnded) this.response.end();
     this.#finish(attempt.side, this.response.statusCode, attempt, this.response.statusCode >= 500);
     const { edge, route, admitted } = this;
@@ -236,6 +257,7 @@ export class Exchange implements Watched {
 
   failed(attempt: Attempt, error: Error): void {
     if (this.#over) return;
+    if (this.#queued) return void this.#queued.push(() => this.failed(attempt, error));
     if (this.#committed) {
       // A half answer must look like one.
       this.response.destroy();
@@ -243,13 +265,18 @@ export class Exchange implements Watched {
     }
     if (attempt.settle) return this.#fallBack(attempt, error.message);
     const again = !attempt.begun || (this.admitted.reads && !(this.#body instanceof Upload));
-    if (again && !this.#retried && isReset(error)) {
+    if (again && this.#retries < this.#instances(attempt.side) && isReset(error)) {
       // The connection was closing. What may have gone out on it is sent again only if it is a read.
-      this.#retried = true;
+      this.#retries += 1;
       return this.#place();
     }
     this.edge.figures.served(this.route.context, attempt.side, performance.now() - attempt.from, true);
     this.#refuse(failureOf(error, attempt.side), attempt.side);
+  }
+
+  #instances(side: Side): number {
+    const { monolith, service } = this.#state!;
+    return (side === 'service' ? service : monolith)?.instances.length ?? 1;
   }
 
   #fallBack(attempt: Attempt, why: string | number): void {
@@ -262,12 +289,26 @@ export class Exchange implements Watched {
     this.#send('monolith', edge.directory.context(route.context) ?? this.#state!);
   }
 
+  /** Once the caller knows of its write, every proxy does. */
   #commit(attempt: Attempt, status: number, headers: AnswerHeaders): void {
+    const { memory, directory } = this.edge;
+    const token = headers['banyan-consistency'];
+    const told = token === undefined ? undefined : memory.remember(this.#caller(), String(token));
+    if (!told || directory.canaries.length === 0) return this.#answerWith(attempt, status, headers);
+    this.#queued = [];
+    void told.then(() => {
+      const queued = this.#queued!;
+      this.#queued = undefined;
+      if (this.#over) return;
+      this.#answerWith(attempt, status, headers);
+      for (const step of queued) step();
+    });
+  }
+
+  #answerWith(attempt: Attempt, status: number, headers: AnswerHeaders): void {
     const { admitted, edge, response } = this;
     const list = answerHeaders(headers);
     if (edge.servedBy) list.push('banyan-served-by', attempt.side);
-    const token = headers['banyan-consistency'];
-    if (token !== undefined) edge.memory.remember(this.#caller(), String(token));
     if (edge.closing || !this.request.complete) list.push('connection', 'close');
     const { 'content-length': length, 'content-type': type } = headers;
     if (type !== undefined && String(type).startsWith('text/event-stream')) attempt.limitMs = Infinity;

@@ -15,7 +15,7 @@ import { type Refusal, malformed, refusalBytes, refuse } from './problem.js';
 import { Sweep } from './sweep.js';
 import { newTraceparent, traceIdOf } from './trace.js';
 import { asksForTunnel, tunnel } from './tunnel.js';
-import { WriteMemory } from './who.js';
+import { type SharedTokens, WriteMemory } from './who.js';
 
 export const defaultLimits: Limits = {
   headersMs: 10_000,
@@ -44,6 +44,8 @@ export interface ProxyOptions {
   servedBy?: boolean;
   /** Addresses and networks of proxies in front of this one. */
   trustedProxies?: readonly string[];
+  /** What this proxy and others know together. */
+  shared?: SharedTokens;
   metrics?: Metrics;
   access?: AccessLog;
   mirror?: Partial<MirrorOptions>;
@@ -62,7 +64,7 @@ export class Proxy {
     const figures = new Figures();
     this.edge = {
       ...{ directory, canary, operations, limits, figures },
-      memory: new WriteMemory(),
+      memory: new WriteMemory({ shared: options.shared }),
       origins: new Origins(options.trustedProxies ?? []),
       sweep: new Sweep(),
       mirror: new Mirror(figures, options.mirror),

@@ -38,11 +38,11 @@ export async function startStandalone(path: string, config: Config, access?: Acc
   let file = readFile(path);
   const token = config.extraction.clientToken ?? (file.control ? keptSecret(config.stateDir, 'client-token') : '');
   const follower = file.control
-    ? new RoutingFollower({ controlUrl: file.control, token, file: join(config.stateDir, 'routing', 'proxy.json') })
+    ? new RoutingFollower({ controlUrls: file.control, token, file: join(config.stateDir, 'routing', 'proxy.json') })
     : undefined;
   const canary = file.control
     ? new CanaryFlags({
-        url: unleashApi(config.flags.url ?? file.control),
+        urls: (config.flags.url ? [config.flags.url] : file.control).map(unleashApi),
         apiToken: config.flags.url ? (config.flags.apiToken ?? '') : token,
         appName: 'banyan-proxy',
         refreshMs: config.flags.refreshMs,

@@ -41,24 +41,43 @@ export function whoAsks({ authorization, cookie, session }: Admitted): Who {
   return sessionId === undefined ? nobody : { sessionId };
 }
 
+/** Where several proxies tell each other what their callers have been given. */
+export interface SharedTokens {
+  /** Resolves when every proxy that asks from then on gets it, or when that takes too long. Never rejects. */
+  tell(key: string, tokens: ConsistencyTokens): Promise<void>;
+  /** What all proxies have told. Undefined: nobody can say right now. Never rejects. */
+  ask(key: string): Promise<ConsistencyTokens | undefined>;
+}
+
+/** A copy that is further behind than this is not read from: 60 s of lag stop a canary long before, ms. */
+export const REMEMBERED = 60_000;
+
 /** The tokens that callers have been given, for those that do not send them back. */
 export class WriteMemory {
   readonly #tokens: LRUCache<string, ConsistencyTokens>;
+  readonly #shared: SharedTokens | undefined;
 
-  /** A copy that is further behind than `ttlMs` is not read from: 60 s of lag stop a canary long before. */
-  constructor({ max = 50_000, ttlMs = 60_000 } = {}) {
+  constructor({
+    max = 50_000,
+    ttlMs = REMEMBERED,
+    shared,
+  }: { max?: number; ttlMs?: number; shared?: SharedTokens } = {}) {
     this.#tokens = new LRUCache({ max, ttl: ttlMs });
+    this.#shared = shared;
   }
 
   get empty(): boolean {
     return this.#tokens.size === 0;
   }
 
-  remember(who: Who, header: string): void {
+  /** Where there are other proxies: resolves when they know it too, as far as that is possible. */
+  remember(who: Who, header: string): Promise<void> | undefined {
     const key = keyOf(who);
     const told = parseTokens(header);
-    if (key === undefined || Object.keys(told).length === 0) return;
-    this.#tokens.set(key, merged(this.#tokens.get(key), told));
+    if (key === undefined || Object.keys(told).length === 0) return undefined;
+    const all = merged(this.#tokens.get(key), told);
+    this.#tokens.set(key, all);
+    return this.#shared?.tell(key, all);
   }
 
   /** What the caller sent, together with what it is known to have been given. */
@@ -67,12 +86,23 @@ export class WriteMemory {
     const key = keyOf(who);
     return key === undefined ? sent : merged(this.#tokens.get(key), sent);
   }
+
+  /** Learns what other proxies know of the caller; false if that cannot be known. Undefined: there is nothing to learn. */
+  catchUp(who: Who): Promise<boolean> | undefined {
+    const key = keyOf(who);
+    if (key === undefined || !this.#shared) return undefined;
+    return this.#shared.ask(key).then((theirs) => {
+      if (!theirs) return false;
+      if (Object.keys(theirs).length > 0) this.#tokens.set(key, merged(this.#tokens.get(key), theirs));
+      return true;
+    });
+  }
 }
 
 const keyOf = ({ userId, sessionId }: Who): string | undefined =>
   userId !== undefined ? `u:${userId}` : sessionId !== undefined ? `s:${sessionId}` : undefined;
 
-function merged(known: ConsistencyTokens | undefined, more: ConsistencyTokens): ConsistencyTokens {
+export function merged(known: ConsistencyTokens | undefined, more: ConsistencyTokens): ConsistencyTokens {
   if (!known) return more;
   const all = { ...known };
   // The names come from clients: `constructor` is one too.

@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { deepImports, forbiddenImports, type ImportTable, importCycles, namelessExports } from './rules.js';
+import {
+  deepImports,
+  forbiddenImports,
+  type ImportTable,
+  importCycles,
+  loadedAtStart,
+  namelessExports,
+} from './rules.js';
 import { SourceGraph, projectOf } from './source-graph.js';
 
 /** The whole architecture: who may import whom. */
@@ -17,6 +24,13 @@ const table: ImportTable = {
 };
 
 const banyan = SourceGraph.read();
+
+/** The processes around the apps, and the commands: there are many, and Nest and Prisma are 0.5 s of CPU each time. */
+const light = [
+  ...['proxy/src/main.ts', 'proxy/src/index.ts', 'apps/bridge/src/main.ts', 'apps/psp-simulator/src/main.ts'],
+  ...banyan.files.filter((file) => /^apps\/cli\/src\/(main|[a-z-]+\.command)\.ts$/.test(file)),
+];
+const heavy = /^(@nestjs\/|nestjs-|@prisma\/|bullmq$)/;
 
 describe('The source of Banyan', () => {
   it('imports only what lies below it', () => {
@@ -43,6 +57,12 @@ describe('The source of Banyan', () => {
     expect(namelessExports(banyan)).toEqual([]);
   });
 
+  it('starts what is small without Nest and Prisma', () => {
+    expect(light.length).toBeGreaterThan(10);
+    expect(light.flatMap((entry) => loadedAtStart(banyan, entry, heavy))).toEqual([]);
+    expect(loadedAtStart(banyan, 'apps/monolith/src/main.ts', heavy)).not.toEqual([]);
+  });
+
   it('was really read: every project has files, and imports were followed', () => {
     const projects = new Set(banyan.files.map(projectOf));
     expect([...projects]).toEqual(
@@ -65,6 +85,16 @@ describe('The checks above are seen to fail', () => {
     ['code importing the testing library', seed, `import { eventually } from '@banyan/testing';`],
   ])('on %s', (_, file, text) => {
     expect(forbiddenImports(banyan.plus({ [file]: text }), table)).toContainEqual(expect.stringContaining(file));
+  });
+
+  it.each([
+    ['a door with Nest behind it', `import { Database } from '@banyan/platform/database';`],
+    ['Nest itself, handed on', `export { Logger } from '@nestjs/common';`],
+  ])('on a small process that loads %s', (_, text) => {
+    const seeded = banyan.plus({ 'proxy/src/seeded.ts': text, 'proxy/src/main.ts': `import './seeded.js';` });
+    expect(loadedAtStart(seeded, 'proxy/src/main.ts', heavy)).toContainEqual(expect.stringContaining('seeded.ts'));
+    const later = seeded.plus({ 'proxy/src/seeded.ts': text.replace(/^(import|export)/, '$1 type') });
+    expect(loadedAtStart(later, 'proxy/src/main.ts', heavy)).toEqual([]);
   });
 
   it('but a spec may import the testing library', () => {

@@ -6,7 +6,16 @@ import { describe, expect, it } from 'vitest';
 const test = testDatabase();
 
 /* Part of every schema, written and read by SQL alone. */
-const messaging = ['_prisma_migrations', 'banyan_owner', 'idempotency_key', 'inbox', 'outbox', 'outbox_head', 'saga'];
+const messaging = [
+  '_prisma_migrations',
+  'banyan_owner',
+  'idempotency_key',
+  'inbox',
+  'outbox',
+  'outbox_head',
+  'outbox_stream',
+  'saga',
+];
 /* Postgres types that Prisma has no word for; a model leaves such columns out, or says Unsupported. */
 const unsupported = ['tsvector'];
 

@@ -2,7 +2,7 @@ import { contracts } from '@banyan/contracts';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { moduleMap } from './module-map.js';
+import { callsBetween, moduleMap } from './module-map.js';
 import { SourceGraph, root } from './source-graph.js';
 
 const page = join(root, 'docs/module-map.md');
@@ -29,6 +29,17 @@ describe('The module map', () => {
     expect(changed).toContain('  catalog --> payments');
     expect(changed).toContain('payments (`payment`)');
     expect(drawn).not.toContain('  catalog --> payments');
+  });
+
+  it('finds the calls that each contract names, and no others: a broker lets no others through', () => {
+    const found = callsBetween(SourceGraph.read(), contracts);
+    for (const { name, calls = [] } of contracts) {
+      const made = found
+        .filter(({ from, to }) => from === name && to !== name)
+        .flatMap(({ to, operations }) => operations.map((operation) => `${to}.${operation}`));
+      expect([...calls].sort(), name).toEqual(made.sort());
+    }
+    expect(contracts.flatMap(({ calls = [] }) => calls)).toContain('payments.capture');
   });
 
   it('has a publisher for every event that somebody hears', () => {

@@ -4,7 +4,7 @@ import ts from 'typescript';
 import { SourceGraph, everyNode, isSpec, projectOf } from './source-graph.js';
 import { migrationSql } from './sql.js';
 
-interface Call {
+export interface Call {
   from: string;
   to: string;
   operations: string[];
@@ -90,7 +90,7 @@ function tablesOf(contexts: string[]): Map<string, string[]> {
 }
 
 /** Each pair of contexts of which one has the other's client injected, and the operations that it uses. */
-function callsBetween(graph: SourceGraph, all: readonly AnyContract[]): Call[] {
+export function callsBetween(graph: SourceGraph, all: readonly AnyContract[]): Call[] {
   const found = new Map<string, Set<string>>();
   for (const file of graph.files) {
     const project = projectOf(file);

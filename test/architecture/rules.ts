@@ -59,6 +59,21 @@ export function importCycles(graph: SourceGraph): string[] {
   return cycles;
 }
 
+/** What a start from `entry` loads of npm packages whose names match, each as the way there. */
+export function loadedAtStart(graph: SourceGraph, entry: string, packages: RegExp): string[] {
+  const next = Map.groupBy(
+    graph.imports.filter(({ late }) => !late),
+    ({ from }) => from,
+  );
+  const ways = new Map([[entry, entry]]);
+  const found: string[] = [];
+  for (const [file, way] of ways)
+    for (const { specifier, to } of next.get(file) ?? [])
+      if (to) ways.set(to, ways.get(to) ?? `${way} -> ${to}`);
+      else if (packages.test(specifier)) found.push(`${way} -> ${specifier}`);
+  return found;
+}
+
 /** `export *` and `export default` in any file of ours: doors export by name. */
 export function namelessExports(graph: SourceGraph): string[] {
   return graph.files.flatMap((file) =>

@@ -8,13 +8,15 @@ export const root = join(import.meta.dirname, '../..');
 export interface Import {
   from: string;
   specifier: string;
+  /** Not when the file is loaded: types only, or `import()`. */
+  late: boolean;
   /** The file of ours that it leads to; undefined for npm packages, and for a way in that is no door. */
   to: string | undefined;
 }
 
 interface Parsed {
   source: ts.SourceFile;
-  specifiers: string[];
+  specifiers: Pick<Import, 'specifier' | 'late'>[];
 }
 
 /** A door of a library: one entry of `exports` in its package.json, and the file behind it. */
@@ -61,7 +63,7 @@ export class SourceGraph {
 
   get imports(): Import[] {
     this.known ??= this.files.flatMap((from) =>
-      this.parsedFile(from).specifiers.map((specifier) => ({ from, specifier, to: this.resolve(from, specifier) })),
+      this.parsedFile(from).specifiers.map((each) => ({ from, ...each, to: this.resolve(from, each.specifier) })),
     );
     return this.known;
   }
@@ -104,8 +106,8 @@ export function everyNode(node: ts.Node, visit: (node: ts.Node) => void): void {
   ts.forEachChild(node, (child) => everyNode(child, visit));
 }
 
-function specifiers(source: ts.SourceFile): string[] {
-  const found: string[] = [];
+function specifiers(source: ts.SourceFile): Parsed['specifiers'] {
+  const found: Parsed['specifiers'] = [];
   everyNode(source, (node) => {
     const literal =
       ts.isImportDeclaration(node) || ts.isExportDeclaration(node)
@@ -115,10 +117,22 @@ function specifiers(source: ts.SourceFile): string[] {
           : ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)
             ? node.argument.literal
             : undefined;
-    if (literal && ts.isStringLiteral(literal)) found.push(literal.text);
+    if (literal && ts.isStringLiteral(literal)) found.push({ specifier: literal.text, late: isLate(node) });
   });
   return found;
 }
+
+function isLate(node: ts.Node): boolean {
+  if (ts.isExportDeclaration(node)) return node.isTypeOnly || onlyTypes(node.exportClause);
+  if (!ts.isImportDeclaration(node)) return true;
+  const clause = node.importClause;
+  return clause !== undefined && (clause.isTypeOnly || (!clause.name && onlyTypes(clause.namedBindings)));
+}
+
+const onlyTypes = (names: ts.NamedImportBindings | ts.NamedExportBindings | undefined): boolean =>
+  names !== undefined &&
+  (ts.isNamedImports(names) || ts.isNamedExports(names)) &&
+  names.elements.every(({ isTypeOnly }) => isTypeOnly);
 
 function* walk(folder: string): Generator<string> {
   for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {

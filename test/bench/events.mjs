@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { ensureContextDatabases } from '@banyan/platform/database';
+import { startNats } from '@banyan/testing/servers';
 import { root } from '../support/program.mjs';
 import { figure, median, quantile, table } from '../support/report.mjs';
 import { startPostgres } from '../support/shop.mjs';
@@ -9,15 +10,21 @@ import { findRedis, startRedis } from './redis.mjs';
 import { runCase } from './rounds.mjs';
 
 const OURS = 'banyan: outbox, relay, inbox';
+const THROUGH_JETSTREAM = 'banyan: the same through JetStream';
 const here = (file) => join(import.meta.dirname, file);
 
 /** Durable hand-off: events/s in bulk, and how long a single one takes when nothing else happens. */
 export async function benchEvents({ repeat, peers, quick }) {
   const size = { events: quick ? 5_000 : 30_000, batch: 1_000, singles: quick ? 40 : 200 };
   const postgres = await startPostgres('bench');
+  const nats = await startNats();
   try {
-    const contestants = [[OURS, ours]];
+    const contestants = [
+      [OURS, ours],
+      [THROUGH_JETSTREAM, (...given) => ours(...given, nats)],
+    ];
     if (peers) {
+      contestants.push(['JetStream client alone', (_postgres, name, size) => rawJetStream(name, size, nats)]);
       const peer = await peerIn(await peersOf('events'));
       contestants.push(
         ['plain batched outbox (the floor)', peer.onPostgres],
@@ -51,17 +58,24 @@ export async function benchEvents({ repeat, peers, quick }) {
       title: 'Durable hand-off of events',
       notes: [
         `${size.events} events in batches of ${size.batch}, and ${size.singles} single ones; medians of ${repeat} runs. Producer and consumer in one process.`,
+        'NATS as it is delivered: a stream on disk, synced every two minutes. Server is Postgres, and NATS with it or alone.',
         'Postgres 18 with fsync and synchronous_commit on; the effect is a row in the inbox (banyan), nothing (all others).',
         'Latency is from before it is handed in, so it includes the commit, until its handler runs.',
       ],
       tables: [table(['hand-off', 'events/s', 'idle p50 ms', 'p99 ms', 'Node us', 'server us', 'ours / it'], rows)],
     };
   } finally {
+    await nats.stop();
     await postgres.stop();
   }
 }
 
-async function ours(postgres, name, size) {
+const rawJetStream = (name, size, nats) =>
+  runCase(here('events/jetstream.mjs'), name, {
+    env: { BENCH_CASE: JSON.stringify({ natsUrl: nats.url, serverPids: [nats.pid], ...size }) },
+  });
+
+async function ours(postgres, name, size, nats) {
   const urls = await ensureContextDatabases({
     adminUrl: await postgres.database('bench_events'),
     contexts: ['orders', 'notifications'],
@@ -69,7 +83,14 @@ async function ours(postgres, name, size) {
     migrationsDir: join(root, 'migrations'),
   });
   return runCase(here('events/case.mjs'), name, {
-    env: { BENCH_CASE: JSON.stringify({ urls, serverPid: postgres.pid, ...size }) },
+    env: {
+      BENCH_CASE: JSON.stringify({
+        urls,
+        natsUrl: nats?.url,
+        serverPids: [postgres.pid, ...(nats ? [nats.pid] : [])],
+        ...size,
+      }),
+    },
   });
 }
 
@@ -84,13 +105,13 @@ function peerIn(folder) {
     });
   return {
     onPostgres: async (postgres, name, size) =>
-      run(name, { url: await postgres.database('bench_peer'), serverPid: postgres.pid, ...size }),
+      run(name, { url: await postgres.database('bench_peer'), serverPids: [postgres.pid], ...size }),
     onRedis:
       (...settings) =>
       async (_postgres, name, size) => {
         const redis = await startRedis(settings);
         try {
-          return await run(name, { redisPort: redis.port, serverPid: redis.pid, ...size });
+          return await run(name, { redisPort: redis.port, serverPids: [redis.pid], ...size });
         } finally {
           await redis.stop();
         }

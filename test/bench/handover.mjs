@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { streamName } from '@banyan/extraction/protocol';
 import pg from 'pg';
 import { pauses } from '../cutover/cycles.mjs';
 import { Session } from '../cutover/session.mjs';
@@ -56,8 +57,8 @@ async function stopAndPoll({ stack }) {
     const { rows } = await admin.query('select pg_current_wal_insert_lsn() as lsn');
     const isThere = async () => {
       const slot = await admin.query(
-        `select from pg_replication_slots where slot_name = 'banyan_${CONTEXT}_monolith' and confirmed_flush_lsn >= $1`,
-        [rows[0].lsn],
+        'select from pg_replication_slots where slot_name = $1 and confirmed_flush_lsn >= $2',
+        [streamName(CONTEXT, 'monolith', stack.adminUrl('monolith')), rows[0].lsn],
       );
       return slot.rowCount === 1;
     };

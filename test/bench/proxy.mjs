@@ -81,7 +81,9 @@ async function benchShadow(UPSTREAM, { repeat, seconds }) {
         const open = (ms) =>
           run(process.execPath, [here('open-loop.mjs'), String(proxy.port), PATH, String(SHADOW_RATE), String(ms)]);
         await open(2_000);
-        results.get(name).push(JSON.parse((await open(seconds * 1_000)).stdout));
+        const cpu = cpuOf(proxy.pids);
+        const figures = JSON.parse((await open(seconds * 1_000)).stdout);
+        results.get(name).push({ ...figures, us: ((cpuOf(proxy.pids) - cpu) * 1_000) / figures.made });
       } finally {
         await proxy.stop();
         if (!dead) await candidate.stop();
@@ -241,6 +243,7 @@ function report(results, shadow, { repeat, seconds, load, nginx, peers }) {
     figure(at(name, 'p50')),
     figure(at(name, 'p99')),
     figure(at(name, 'p99') / at('shadow off', 'p99')),
+    figure(at(name, 'us'), 0),
     figure(at(name, 'failed'), 0),
   ]);
   return {
@@ -253,7 +256,7 @@ function report(results, shadow, { repeat, seconds, load, nginx, peers }) {
     ],
     tables: [
       table(['proxy', 'requests/s', 'p99 ms', 'CPU us', 'requests/s, ours / it', 'CPU, it / ours'], rows),
-      table(['candidate', 'p50 ms', 'p99 ms', 'p99, off = 1', 'failed'], shadowRows),
+      table(['candidate', 'p50 ms', 'p99 ms', 'p99, off = 1', 'CPU us', 'failed'], shadowRows),
     ],
   };
 }

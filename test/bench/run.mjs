@@ -27,6 +27,7 @@ if (given.build) await build();
 
 const benches = {
   bus: async () => (await import('./bus.mjs')).benchBus,
+  rpc: async () => (await import('./rpc.mjs')).benchRpc,
   events: async () => (await import('./events.mjs')).benchEvents,
   checkout: async () => (await import('./checkout.mjs')).benchCheckout,
   bridge: async () => (await import('./bridge.mjs')).benchBridge,

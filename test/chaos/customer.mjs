@@ -22,7 +22,7 @@ export class Customer {
 
   static async register(number, { shop, random, giveUp, book, ...rest }) {
     const complain = (text) => book.wrong(text);
-    const caller = new Caller(shop.url, { random, giveUp, complain });
+    const caller = new Caller(shop.urls, { random, giveUp, complain });
     const account = { email: `customer-${number}@chaos.example`, password: 'correct horse battery' };
     const registered = await caller.call('POST', '/v1/auth/register', {
       body: { ...account, name: `Customer ${number}` },
@@ -60,7 +60,8 @@ export class Customer {
 
   async #fill(lines) {
     for (const { sku, quantity } of lines) {
-      const answer = await this.caller.call('PUT', `/v1/cart/items/${sku}`, { body: { quantity } });
+      // With a key: a first try that still runs when its connection is lost must not fill the next cart.
+      const answer = await this.caller.call('PUT', `/v1/cart/items/${sku}`, { body: { quantity }, key: randomUUID() });
       if (!answer) return false;
       if (answer.status !== 200)
         this.book.wrong(`putting ${sku} into a cart was answered ${answer.status}: ${answer.text}`);

@@ -1,10 +1,10 @@
 // The app is killed at random instants, again and again, while customers buy. Afterwards nothing may be missing and
 // nothing may be there twice.
 //   npm run chaos -- --kills=60 --orders=2000 --seed=42
-import { mkdirSync } from 'node:fs';
+//   npm run chaos -- --engines      a fleet on NATS, Redis and Unleash, all of which get killed
 import { setTimeout as sleep } from 'node:timers/promises';
 import build from '../../tools/build.mjs';
-import { figure, median, options, quantile, randomFrom, table } from '../support/report.mjs';
+import { figure, options, randomFrom, table } from '../support/report.mjs';
 
 const given = options(
   {
@@ -15,17 +15,18 @@ const given = options(
     /** Mean time that the app lives, ms. */
     every: 1_500,
     /** Longest run, and longest wait for rest after the load, s. */
-    limit: 470,
+    limit: 900,
     rest: 150,
     keep: false,
+    engines: false,
     build: true,
   },
   process.argv.slice(2),
 );
 if (given.build) await build();
 const { fillShelves } = await import('../support/shelves.mjs');
-const { shopOn, startPostgres } = await import('../support/shop.mjs');
-const { Assassin } = await import('./assassin.mjs');
+const { OneApp } = await import('./one-app.mjs');
+const { Fleet } = await import('./fleet.mjs');
 const { Book, Customer } = await import('./customer.mjs');
 const { Caller } = await import('./http.mjs');
 const { Verdict } = await import('./verdict.mjs');
@@ -39,17 +40,13 @@ let closing = false;
 const isOver = () => closing || late();
 
 console.log(`seed ${given.seed}: ${given.kills} kills, ${given.orders} orders, ${given.customers} customers`);
-// The app is what gets killed, not Postgres, so what Postgres has said is there need not survive a power cut.
-const postgres = await startPostgres('chaos', ['fsync=off']);
-mkdirSync(postgres.stateDir, { recursive: true });
 let shop;
 let verdict;
 let failed = true;
 const stopAll = async () => {
   closing = true;
   await verdict?.close();
-  await shop?.stop();
-  await postgres.stop({ keep: given.keep });
+  await shop?.close();
 };
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => void stopAll().then(() => process.exit(130)));
 
@@ -64,10 +61,8 @@ process.exit(failed ? 1 : 0);
 
 async function main() {
   const random = randomFrom(given.seed);
-  const databaseUrl = await postgres.database('banyan_chaos');
-  shop = await shopOn({
-    databaseUrl,
-    stateDir: postgres.stateDir,
+  shop = await (given.engines ? Fleet : OneApp).open({
+    keep: given.keep,
     settings: {
       BANYAN_CARRIER_DISPATCH_MS: '500',
       BANYAN_CARRIER_DELIVERY_MS: '500',
@@ -77,18 +72,16 @@ async function main() {
     },
   });
   const book = new Book();
-  shop.app.onCrash = (how) => book.wrong(`the app ended by itself (${how}), see ${shop.app.log}`);
-  shop.psp.onCrash = (how) => book.wrong(`the simulator ended by itself (${how}), see ${shop.psp.log}`);
-  say(`the shop answers after ${figure(await shop.start())} ms, with an empty database`);
+  const ms = await shop.start((text) => book.wrong(text));
+  say(`the shop answers after ${figure(ms)} ms, with an empty database`);
 
-  verdict = new Verdict(databaseUrl, book);
+  verdict = new Verdict(shop.databaseUrl, book);
   const { goods, stock } = await openShop(random, book);
   // Neither runs far ahead of the other, so that every kill meets load.
   const ordersPerKill = given.orders / given.kills;
   const mayOrder = () => book.orders.size < given.orders && book.orders.size <= (assassin.kills + 1.5) * ordersPerKill;
   const mayKill = () => book.orders.size >= (assassin.kills - 1) * ordersPerKill;
-  const assassin = new Assassin({
-    shop,
+  const assassin = shop.assassin({
     random: randomFrom(given.seed + 1),
     kills: given.kills,
     every: given.every,
@@ -109,6 +102,8 @@ async function main() {
     );
   say(`${customers.length} customers, ${goods.plenty.length} products, and ${goods.scarce.length} scarce ones`);
 
+  await shop.prepare();
+
   const progress = setInterval(
     () =>
       say(
@@ -124,14 +119,15 @@ async function main() {
   await Promise.all(buying);
   clearInterval(progress);
   const loadSeconds = seconds() - loadBegan;
+  await shop.settle();
   say(`load over: ${assassin.kills} kills, ${book.orders.size} orders; waiting until nothing moves`);
   const rested = await rest();
 
   const outcome = await verdict.reach({ stock, journal: shop.journal });
   const stats = await (await fetch(`${shop.pspUrl}/stats`)).json();
   if (stats.duplicates.length > 0) verdict.violations.push(`the provider reports double charges: ${stats.duplicates}`);
-  const code = await shop.app.stop();
-  if (code !== 0) verdict.violations.push(`the app did not stop in order (${code})`);
+  const code = await shop.stop();
+  if (code !== 0) verdict.violations.push(`the shop did not stop in order (${code})`);
   if (assassin.kills < given.kills) verdict.violations.push(`only ${assassin.kills} of ${given.kills} kills in time`);
   if (outcome.orders < given.orders)
     verdict.violations.push(`only ${outcome.orders} of ${given.orders} orders in time`);
@@ -145,9 +141,7 @@ async function main() {
       ['what', 'figure'],
       [
         ['seed', given.seed],
-        ['kills of the app (while it started)', `${assassin.kills} (${assassin.killsWhileStarting})`],
-        ["kills of the provider's simulator", assassin.pspKills],
-        ['outage, p50 / p99 ms', `${figure(median(assassin.outages))} / ${figure(quantile(assassin.outages, 0.99))}`],
+        ...shop.figures(assassin),
         ['orders answered 201', book.orders.size],
         ['delivered / rejected / cancelled', `${outcome.delivered} / ${outcome.rejected} / ${outcome.cancelled}`],
         ['asked again with the same key, same answer', book.replays],
@@ -170,7 +164,7 @@ async function main() {
 
 /** The goods by SKU; carts take what their own copy of the catalogue knows, and it is fed by events. */
 async function openShop(random, book) {
-  const staff = new Caller(shop.url, { random, giveUp: late, complain: (text) => book.wrong(text) });
+  const staff = new Caller(shop.urls, { random, giveUp: late, complain: (text) => book.wrong(text) });
   const { scarce, plenty, stock } = await fillShelves(staff);
   while (Object.keys(await verdict.stillMoving()).length > 0 && !late()) await sleep(100);
   const skus = (products) => products.map(({ sku }) => sku);

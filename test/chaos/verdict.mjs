@@ -5,6 +5,10 @@ const CONTEXTS = ['identity', 'catalog', 'inventory', 'orders', 'payments', 'shi
 const SHIPPED = 'delivered';
 const each = (text) => CONTEXTS.map((context) => text.replaceAll('$context', context)).join(' union all ');
 
+/* A delivery of an outbox; it has come when its row is in the subscriber's inbox. Between the two lies a stream, if there is one. */
+const sent = each(`select event_id, subscriber from $context.outbox where subscriber <> ''`);
+const taken = each(`select event_id, '$context' as subscriber from $context.inbox`);
+
 /* What still moves. A payment that was cancelled before the provider heard of it waits two minutes for a request that
    may be on its way; nothing else depends on it. */
 const moving = `
@@ -14,7 +18,8 @@ const moving = `
     (select count(*) from inventory.reservation where status = 'held') as reservations,
     (select count(*) from shipping.shipment where status in ('pending', 'dispatched')) as shipments,
     (select count(*) from payments.payment where due_at is not null and not (status = 'cancelled' and provider_ref is null)) as payments,
-    (select sum(n) from (${each(`select count(*) as n from $context.outbox where state = 'pending'`)}) o) as events`;
+    (select sum(n) from (${each(`select count(*) as n from $context.outbox where state = 'pending'`)}) o) as events,
+    (select count(*) from ((${sent}) except (${taken})) u) as undelivered`;
 
 /** The databases and the provider's books, read once everything has come to rest. */
 export class Verdict {
@@ -22,6 +27,8 @@ export class Verdict {
 
   constructor(databaseUrl, book) {
     this.pool = new pg.Pool({ connectionString: databaseUrl, max: 2 });
+    // Postgres may be killed, or stop, while a connection rests in the pool.
+    this.pool.on('error', () => {});
     this.book = book;
   }
 

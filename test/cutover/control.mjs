@@ -1,5 +1,8 @@
 import { until } from './stack.mjs';
 
+/** An Unleash that was killed takes a minute to start on a busy machine, and until then nobody can set a flag. */
+const ORDER_LIMIT_MS = 180_000;
+
 /** The control plane's API, as an operator uses it. */
 export class Control {
   constructor(stack) {
@@ -21,8 +24,9 @@ export class Control {
       if (answer && answer.status >= 400 && answer.status < 500)
         throw new Error(`${context} to ${stage} was refused: ${answer.status} ${answer.text}`);
       return answer?.ok;
-    }, 60_000);
-    if (!done) throw new Error(`The control plane took no order for a minute (${context} to ${stage})`);
+    }, ORDER_LIMIT_MS);
+    if (!done)
+      throw new Error(`The control plane took no order for ${ORDER_LIMIT_MS / 1_000} s (${context} to ${stage})`);
   }
 
   /** Sets the target and waits until the context is there; answers how long it took, ms. Throws when it takes too long. */
@@ -46,8 +50,22 @@ export class Control {
     return performance.now() - from;
   }
 
-  async #call(method, path, body) {
-    const response = await fetch(this.stack.controlUrl + path, {
+  /** The next one is asked when one has died. */
+  async #call(...call) {
+    let failure;
+    for (const url of this.stack.controlUrls)
+      try {
+        const answer = await this.#ask(url, ...call);
+        if (answer.status !== 503) return answer;
+        failure = new Error(answer.text); // it stands by
+      } catch (error) {
+        failure = error;
+      }
+    throw failure ?? new Error('no control plane runs');
+  }
+
+  async #ask(url, method, path, body) {
+    const response = await fetch(url + path, {
       method,
       headers: {
         authorization: `Bearer ${this.stack.operatorToken}`,

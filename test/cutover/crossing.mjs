@@ -1,14 +1,18 @@
+import { Engines } from '../support/engines.mjs';
 import { figure } from '../support/report.mjs';
 import { PAUSE_LIMIT_MS, cycles, pauses } from './cycles.mjs';
 import { everyFailPoint, fewFailPoints, hungService, postgresKilled, randomKills, slowCopy } from './faults.mjs';
+import { outages } from './outages.mjs';
 import { Session } from './session.mjs';
 import { CONTEXTS } from './stack.mjs';
 
-/** Contexts cross over and back under load, with or without faults. */
+/** Contexts cross over and back under load, with or without faults, on one machine's means or as a fleet on engines. */
 export async function perform(given) {
   const { seed, rate, say } = given;
-  const session = new Session({ seed, rate, buyers: given.short ? 40 : given.buyers, say });
-  const stop = () => void session.stop({ keepLogs: given.logs }).then(() => process.exit(130));
+  const engines = given.engines ? await Engines.start('cutover-engines') : undefined;
+  const session = new Session({ seed, rate, buyers: given.short ? 40 : given.buyers, say, engines });
+  const stopAll = () => session.stop({ keepLogs: given.logs }).finally(() => engines?.stop());
+  const stop = () => void stopAll().then(() => process.exit(130));
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
   const { findings } = session;
   let done;
@@ -17,9 +21,9 @@ export async function perform(given) {
     await session.begin();
     let faults = {};
     try {
-      if (given.short) faults = await shortened(session);
+      if (given.short) faults = await shortened(session, given);
       else if (given.faults) faults = await faulty(session, given);
-      else await plain(session, given);
+      else faults = await plain(session, given);
     } catch (error) {
       findings.wrong('stages', error.message);
       await home(session);
@@ -28,7 +32,7 @@ export async function perform(given) {
     judgePauses(session, done);
   } finally {
     for (const signal of ['SIGINT', 'SIGTERM']) process.removeListener(signal, stop);
-    await session.stop({ keepLogs: given.logs });
+    await stopAll();
   }
   return { findings, logs: given.logs, ...figuresOf(session, done) };
 }
@@ -42,10 +46,12 @@ async function home({ control, say }) {
   }
 }
 
-async function plain(session, { contexts, cycles: times, dwell }) {
+async function plain(session, { contexts, cycles: times, dwell, force, engines, kills, every }) {
   const names = namesIn(contexts);
   const most = names.includes('inventory') ? 'inventory' : names[0];
-  for (const context of names) await cycles(session, context, { times: context === most ? times : 1, dwellMs: dwell });
+  for (const context of names)
+    await cycles(session, context, { times: context === most ? times : 1, dwellMs: dwell, force });
+  return engines ? { outages: await outages(session, [most, ...names], { kills, everyMs: every }) } : {};
 }
 
 async function faulty(session, { contexts, kills, every }) {
@@ -58,7 +64,11 @@ async function faulty(session, { contexts, kills, every }) {
 }
 
 /** What fits into a test run: two cycles, one of them with a slow copy, another context, and six fail points in one more cycle. */
-async function shortened(session) {
+async function shortened(session, { engines }) {
+  if (engines) {
+    await cycles(session, 'inventory', { times: 1, dwellMs: 500, force: true });
+    return { outages: await outages(session, ['orders', 'inventory'], { kills: 8, everyMs: 3_000 }) };
+  }
   await cycles(session, 'inventory', { times: 1, dwellMs: 500 });
   await slowCopy(session, 'inventory');
   await cycles(session, 'orders', { times: 1, dwellMs: 500, force: true });
@@ -96,6 +106,7 @@ function figuresOf(session, done) {
     latencies: report.latencies,
     servedByService: served,
     sentAgain: session.troubles.length,
+    troublesByFault: Object.fromEntries(session.troublesByFault),
     looks,
     outcome: session.outcome,
     ...faults,
@@ -120,6 +131,8 @@ function figuresOf(session, done) {
       ? [['reads of a hung service, and the longest wait, ms', `${faults.hung.reads}, ${faults.hung.longest}`]]
       : []),
     ...(faults.random ? [['killed at random instants', JSON.stringify(faults.random.killed)]] : []),
+    ...(faults.outages ? [['killed, of engines and fleet', JSON.stringify(faults.outages)]] : []),
+    ...session.troublesByFault.map(([what, counts]) => [`not answered after ${what} was killed`, counts]),
   ];
   return { figures, rows };
 }

@@ -86,8 +86,13 @@ async function passing(session, context, way, names, held = false) {
 
 /** The bridge dies before it opens the other side, and its successor is stopped until the hand-over was taken back. */
 async function keepBridgeAway({ stack, findings }, context, name) {
-  const first = stack.pidOf('bridge', context);
-  const died = await until(() => !stack.isArmed('bridge-before-open'), LEG_LIMIT_MS, 5);
+  // Looked up each time: on the way out there is no bridge at first, and the dead one stays in the list for a moment.
+  let first;
+  const isDead = () => {
+    first = stack.pidOf('bridge', context) ?? first;
+    return !stack.isArmed('bridge-before-open');
+  };
+  const died = await until(isDead, LEG_LIMIT_MS, 5);
   const next =
     died &&
     (await until(
@@ -122,6 +127,7 @@ export async function randomKills(session, contexts, { kills, everyMs }) {
         await sleep(random.between(0.2 * everyMs, 1.8 * everyMs));
         const role = random.one(VICTIMS);
         const its = ['bridge', 'service'].includes(role) ? context : undefined;
+        session.struck(role);
         if (stack.signal('SIGKILL', role, its) === undefined) continue;
         killed[role]++;
         count++;
@@ -147,8 +153,8 @@ export async function randomKills(session, contexts, { kills, everyMs }) {
 }
 
 /**
- * A cycle on whose way out the copy cannot keep up: a lock in the service's database holds it when the monolith closes, and
- * for half a second more. Whoever opened the service before everything is there would be seen by who watches the owners.
+ * A cycle on whose way out the copy cannot keep up: a lock on its mark in the service's database holds it when the monolith
+ * closes, and for half a second more. Whoever opened the service before everything is there would be seen by who watches the owners.
  */
 export async function slowCopy(session, context) {
   const { control, findings, say, stack } = session;
@@ -158,14 +164,21 @@ export async function slowCopy(session, context) {
     const service = new pg.Client({ connectionString: stack.adminUrl('service', context) });
     await service.connect();
     try {
-      await service.query(`begin; lock table ${context}.outbox in exclusive mode`);
+      const hold = () => service.query('begin; lock table banyan_replication.mark in exclusive mode');
+      await hold();
       await control.target(context, 'live', forced());
       // A copy that has fallen too far behind for a hand-over may catch up, and then is held again.
       const isClosed = async () => (await session.ownerOf(context)) !== 'monolith';
       for (let tries = 20; tries > 0 && !(await until(isClosed, 800, 5)); tries--) {
         await service.query('commit');
         await sleep(500);
-        await service.query(`begin; lock table ${context}.outbox in exclusive mode`);
+        await hold();
+        if ((await session.ownerOf(context)) === 'monolith') continue;
+        // It went out while nobody held it, which shows nothing: once more.
+        await service.query('commit');
+        await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS, ...forced() });
+        await hold();
+        await control.target(context, 'live', forced());
       }
       await sleep(500);
       const owner = await session.ownerOf(context);

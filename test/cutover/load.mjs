@@ -22,8 +22,8 @@ class Load {
   #told = 0;
   #over = false;
 
-  constructor({ url, rate, seed }) {
-    Object.assign(this, { url, rate, random: randomFrom(seed) });
+  constructor({ urls, rate, seed }) {
+    Object.assign(this, { urls, rate, random: randomFrom(seed), spread: randomFrom(seed + 2) });
     // Connections are let go before the proxy does: a request must not meet one that is just being closed.
     this.agent = new Agent({
       connections: 512,
@@ -67,7 +67,7 @@ class Load {
   async send(visit, due = clock()) {
     for (let [attempt, pause] = [1, 50]; ; attempt++, pause = Math.min(2 * pause, 1_000)) {
       const from = clock();
-      const { answer, trouble } = await this.#attempt(visit);
+      const { answer, trouble } = await this.#balanced(visit);
       if (!trouble) {
         this.#note(visit, due, answer);
         return { ...answer, attempts: attempt };
@@ -82,11 +82,23 @@ class Load {
     }
   }
 
-  async #attempt({ method = 'GET', path, headers, body }) {
+  /** Any proxy will do for any request, as with a load balancer that keeps no sessions; one that does not listen is passed over. */
+  async #balanced(visit) {
+    const first = this.spread.below(this.urls.length);
+    const order = [...this.urls.slice(first), ...this.urls.slice(0, first)];
+    let result;
+    for (const url of order) {
+      result = await this.#attempt(url, visit);
+      if (result.trouble !== 'ECONNREFUSED') break;
+    }
+    return result;
+  }
+
+  async #attempt(url, { method = 'GET', path, headers, body }) {
     let response;
     let text;
     try {
-      response = await request(this.url + path, {
+      response = await request(url + path, {
         method,
         headers: { ...headers, ...(body !== undefined && { 'content-type': 'application/json' }) },
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -96,6 +108,7 @@ class Load {
     } catch (error) {
       return { trouble: error.code ?? error.message };
     }
+    const retryAfter = response.headers['retry-after'];
     const { statusCode: status } = response;
     let json;
     try {
@@ -103,7 +116,8 @@ class Load {
     } catch {
       return { trouble: `${status} with a broken body` };
     }
-    if (status >= 500) return { trouble: `${status} ${json?.code ?? ''}`.trim() };
+    if (status >= 500)
+      return { trouble: `${status} ${json?.code ?? ''}${retryAfter ? `, Retry-After ${retryAfter}` : ''}`.trim() };
     if (status === 409 && json?.code === 'IDEMPOTENCY_IN_PROGRESS') return { trouble: '409 in progress' };
     return { answer: { status, json, text, headers: response.headers } };
   }

@@ -1,5 +1,6 @@
 // A process that does nothing but look at who owns a context, on both sides, again and again.
 import { setImmediate as next, setTimeout as sleep } from 'node:timers/promises';
+import { streamName } from '@banyan/extraction/protocol';
 import pg from 'pg';
 
 const SIDES = ['monolith', 'service'];
@@ -155,7 +156,11 @@ async function look(context) {
   const first = await at(side);
   const between = await at(other(side));
   const from = sight.judge(side, first, between, await at(side));
-  if (from) sight.judgeOpening(from, await eyes.mark(urls[context][other(from)], `banyan_${context}_${from}`));
+  if (from)
+    sight.judgeOpening(
+      from,
+      await eyes.mark(urls[context][other(from)], streamName(context, from, urls[context][from])),
+    );
 }
 
 process.on('message', ({ watch, report }) => {

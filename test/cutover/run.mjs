@@ -2,6 +2,8 @@
 //   npm run test:cutover                            10 cycles of inventory, one of each other context
 //   npm run test:cutover -- --contexts=orders,payments --cycles=3 --rate=200 --seed=42
 //   npm run test:cutover -- --faults                the same with kill -9 at every step and at random instants
+//   npm run test:cutover -- --engines               the same as a fleet on NATS, Redis and Unleash, which get killed too
+//   npm run test:cutover -- --fleet                 a shortened one with as many processes, which get killed, and only Redis
 //   npm run test:cutover -- --tour                  each context on an idle shop, by the command line
 //   npm run test:cutover -- --canary                10,000 times: write, then read what was written
 //   npm run test:cutover -- --short                 what `npm test` runs
@@ -22,10 +24,16 @@ const given = options(
     buyers: 60,
     /** How long each end is served from, ms. */
     dwell: 2_000,
+    /** Do not wait for the evidence that the gates ask for: on a busy machine copies lag, and lag looks like a difference. */
+    force: false,
     faults: false,
+    /** On NATS, Redis and a real Unleash, with three monoliths, and two of everything else. */
+    engines: false,
     /** Kills at random instants, and the mean time between two, ms. */
     kills: 30,
     every: 4_000,
+    /** As many processes, and only Redis. */
+    fleet: false,
     tour: false,
     canary: false,
     pairs: 10_000,
@@ -44,11 +52,15 @@ const say = (text) => {
 };
 if (given.build) await build();
 
-const kinds = { tour: './tour.mjs', canary: '../extraction/canary-consistency.mjs' };
+const kinds = { tour: './tour.mjs', fleet: './fleet.mjs', canary: '../extraction/canary-consistency.mjs' };
 const kind = Object.keys(kinds).find((name) => given[name]);
 const { perform } = await import(kind ? kinds[kind] : './crossing.mjs');
 say(`seed ${given.seed}`);
-const { findings, rows, figures, logs } = await perform({ ...given, say, logs: join(root, '.banyan/cutover-logs') });
+const { findings, rows, figures, logs } = await perform({
+  ...given,
+  say,
+  logs: join(root, '.banyan', given.engines ? 'cutover-engines-logs' : 'cutover-logs'),
+});
 
 const { verdicts, ok } = findings;
 if (given.json) console.log(JSON.stringify({ ok, seed: given.seed, verdicts, figures }));

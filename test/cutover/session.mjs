@@ -13,6 +13,9 @@ import { CONTEXTS, Stack, until } from './stack.mjs';
 const KEPT = 24;
 /** A trouble that began in a time of faults may be noticed a little after it. */
 const AFTERMATH_MS = 3_000;
+/** Between the decision to kill a process and its end. */
+const KILLED_MS = 500;
+const RESET = /^(UND_ERR_SOCKET|ECONNRESET|EPIPE)$/;
 
 /** A shop with its crowd, and with somebody who watches its owners. */
 export class Session {
@@ -20,12 +23,14 @@ export class Session {
   troubles = [];
   /** Times in which requests may fail, because something is being killed: [from, to]. */
   #faulty = [];
+  /** Who was killed of a fleet, and when. */
+  #struck = [];
   #asking = Promise.resolve();
 
-  constructor({ seed, rate, buyers, say = () => {}, settings }) {
-    this.stack = new Stack({ settings });
+  constructor({ seed, rate, buyers, say = () => {}, settings, engines, fleet = engines !== undefined }) {
+    this.stack = new Stack({ settings, engines });
     this.control = new Control(this.stack);
-    Object.assign(this, { seed, rate, buyers, say, random: randomFrom(seed) });
+    Object.assign(this, { seed, rate, buyers, say, fleet, random: randomFrom(seed) });
   }
 
   /** Resolves when the crowd is there and has not begun. */
@@ -33,10 +38,8 @@ export class Session {
     const { stack } = this;
     this.say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
     this.verdict = new Verdict(stack.adminUrl('monolith'), { orders: new Map() });
-    // Postgres may be killed while a connection rests in the pool.
-    this.verdict.pool.on('error', () => {});
     const complain = (text) => this.findings.wrong('answered', text);
-    const staff = (this.staff = new Caller(stack.url, { random: this.random, giveUp: () => false, complain }));
+    const staff = (this.staff = new Caller(stack.urls, { random: this.random, giveUp: () => false, complain }));
     const { scarce, plenty, kept, stock } = await fillShelves(staff, { keep: KEPT });
     this.stock = stock;
     // Carts take what their own copy of the catalogue knows; it is fed by events.
@@ -54,7 +57,7 @@ export class Session {
   /** A read that canary sends where the session of staff belongs. */
   async readAsStaff() {
     const { token } = this.staff;
-    const response = await fetch(`${this.stack.url}/v1/stock/${this.stock.keys().next().value}`, {
+    const response = await fetch(`${this.stack.urls[0]}/v1/stock/${this.stock.keys().next().value}`, {
       headers: { authorization: `Bearer ${token}` },
       signal: AbortSignal.timeout(10_000),
     }).catch((error) => ({ status: error.message, text: () => '', headers: new Headers() }));
@@ -91,6 +94,11 @@ export class Session {
     } finally {
       time[1] = Date.now() + AFTERMATH_MS;
     }
+  }
+
+  /** `what` is being killed now. */
+  struck(what) {
+    this.#struck.push({ at: Date.now(), what });
   }
 
   isFaulty(at) {
@@ -138,7 +146,7 @@ export class Session {
 
   async #gather(goods) {
     const { seed, rate, buyers } = this;
-    this.load = this.#program('load', { ...goods, seed, rate, buyers, url: this.stack.url, id: seed });
+    this.load = this.#program('load', { ...goods, seed, rate, buyers, urls: this.stack.urls, id: seed });
     await this.load.start();
     this.say(`${buyers} customers, ${rate} requests/s`);
   }
@@ -169,10 +177,12 @@ export class Session {
 
   #judgeAnswers(report) {
     const { findings } = this;
-    for (const { at, name, trouble } of this.troubles) {
+    for (const each of this.troubles) {
+      const { at, name, trouble } = each;
       if (!this.isFaulty(at)) findings.wrong('answered', `${name}: ${trouble}`);
       // A process that is gone explains a reset and an "unavailable", never an internal error.
       else if (/^500|broken/.test(trouble)) findings.wrong('faults', `${name}: ${trouble}`);
+      else if (this.fleet) this.#judgeFleet(each);
     }
     for (const { name, trouble } of report.unanswered)
       findings.wrong('faults', `${name} had no answer after half a minute of asking; at last: ${trouble}`);
@@ -181,6 +191,38 @@ export class Session {
     for (const [context, epochs] of Object.entries(report.takers))
       for (const [epoch, side] of Object.entries(epochs))
         if (side === 'both') findings.wrong('owner', `both sides took commands of ${context} at epoch ${epoch}`);
+  }
+
+  /**
+   * A fleet answers although one of it is killed. What was under way there is lost: with a proxy the connection of the
+   * client, with an instance behind it an answer (502) whose request must not be sent twice by anybody but the client.
+   * Anything else that cannot be done now is a 503 that says when to come back.
+   */
+  #judgeFleet({ at, name, trouble, ms }) {
+    // 409: sent again while the first one, whose answer was lost, still runs.
+    if (/^503 .*Retry-After \d|^409 in progress/.test(trouble)) return;
+    const lost = /^502/.test(trouble) ? ['monolith', 'service'] : RESET.test(trouble) ? ['proxy'] : [];
+    const during = this.#struck.filter((each) => each.at >= at - ms - KILLED_MS && each.at <= at);
+    if (during.some(({ what }) => lost.includes(what))) return;
+    const killed = during.map(({ what }) => what).join(', ') || 'nobody';
+    this.findings.wrong('faults', `${name}: ${trouble}, when ${killed} was killed`);
+  }
+
+  /** Who was killed last before a trouble, and what troubles those were. */
+  get troublesByFault() {
+    const counts = new Map();
+    for (const { at, trouble } of this.troubles) {
+      const { what } = this.#struck.findLast((each) => each.at <= at) ?? { what: 'nobody' };
+      const kind = trouble.replace(/,? Retry-After.*/, '');
+      const of = counts.get(what) ?? {};
+      counts.set(what, { ...of, [kind]: (of[kind] ?? 0) + 1 });
+    }
+    return [...counts].map(([what, of]) => [
+      what,
+      Object.entries(of)
+        .map(([kind, times]) => `${times} × ${kind}`)
+        .join(', '),
+    ]);
   }
 
   async #judgeStages() {

@@ -29,14 +29,18 @@ const SETTINGS = {
   PSP_3DS_AUTO_MS: '300',
 };
 
-/** `banyan up` as its users run it, on a folder and ports of its own, with an embedded Postgres and the seeded shop. */
+/**
+ * `banyan up` as its users run it, on a folder and ports of its own, with an embedded Postgres and the seeded shop; with
+ * `engines` as a fleet on those.
+ */
 export class Stack {
   /** What `banyan up` said, a value a line. */
   lines = [];
   stateDir = mkdtempSync(join(tmpdir(), 'banyan-cutover-'));
   failPoints = join(this.stateDir, 'fail-points');
 
-  constructor({ settings = {} } = {}) {
+  constructor({ settings = {}, engines } = {}) {
+    this.engines = engines;
     mkdirSync(this.failPoints);
     const ports = Object.fromEntries(ANY_PORT.map((name) => [name, '0']));
     // A clean environment: the caller's settings must not leak into what is measured or broken.
@@ -50,6 +54,7 @@ export class Stack {
       BANYAN_FAIL_POINTS: this.failPoints,
       ...ports,
       ...SETTINGS,
+      ...engines?.settings,
       ...settings,
     };
   }
@@ -78,12 +83,18 @@ export class Stack {
     return JSON.parse(readFileSync(join(this.stateDir, 'runtime.json'), 'utf8'));
   }
 
-  get url() {
-    return this.runtime.urls.proxy;
+  /** Of every proxy, as a load balancer in front of them has it. */
+  get urls() {
+    return this.#urlsOf('proxy');
   }
 
-  get controlUrl() {
-    return this.runtime.urls.control;
+  /** Of every control plane, any of which takes an order. */
+  get controlUrls() {
+    return this.#urlsOf('control-plane');
+  }
+
+  #urlsOf(role) {
+    return this.processes(role).map(({ ports }) => `http://127.0.0.1:${ports[0]}`);
   }
 
   get operatorToken() {
@@ -102,14 +113,31 @@ export class Stack {
     return `postgres://postgres:${password}@127.0.0.1:${port}/${database}`;
   }
 
-  /** The process of this role that runs now; undefined when none does. */
-  pidOf(role, context) {
-    return this.runtime.processes.find((each) => each.role === role && (!context || each.context === context))?.pid;
+  /** The processes of this role that run now. */
+  processes(role, context) {
+    return this.runtime.processes.filter((each) => each.role === role && (!context || each.context === context));
   }
 
-  /** Sends a signal to a process of the stack; answers its number, undefined when it did not run. */
-  signal(signal, role, context) {
-    const pid = this.pidOf(role, context);
+  /** The first process of this role that runs now; undefined when none does. */
+  pidOf(role, context) {
+    return this.processes(role, context)[0]?.pid;
+  }
+
+  /** Do so many processes of this role say that they can serve? */
+  async areReady(role, count, context) {
+    const running = this.processes(role, context);
+    if (running.length < count) return false;
+    const ready = running.map(({ ports }) =>
+      fetch(`http://127.0.0.1:${ports[1]}/readyz`, { signal: AbortSignal.timeout(1_000) }).then(
+        async (answer) => (await answer.text()) && answer.ok,
+        () => false,
+      ),
+    );
+    return (await Promise.all(ready)).every(Boolean);
+  }
+
+  /** Sends a signal to a process of the stack, the first of its kind by default; answers its number, undefined when it did not run. */
+  signal(signal, role, context, pid = this.pidOf(role, context)) {
     try {
       if (pid !== undefined) process.kill(pid, signal);
       return pid;

@@ -110,7 +110,7 @@ async function byFlag(stack, context, findings, stage = 'live') {
   const from = performance.now();
   const feature = `/api/admin/projects/default/features/extraction.${context}`;
   const call = async (method, path, body) => {
-    const response = await fetch(stack.controlUrl + path, {
+    const response = await fetch(stack.controlUrls[0] + path, {
       method,
       headers: { authorization: stack.operatorToken, ...(body && { 'content-type': 'application/json' }) },
       body: body && JSON.stringify(body),
@@ -168,7 +168,7 @@ class Shop {
   static async open(stack, findings, random) {
     const shop = new Shop();
     const complain = (text) => findings.wrong('answered', text);
-    const caller = () => new Caller(stack.url, { random, giveUp: () => false, complain });
+    const caller = () => new Caller(stack.urls, { random, giveUp: () => false, complain });
     Object.assign(shop, { findings, random, customer: caller(), employee: caller() });
     shop.employee.token = (await shop.employee.call('POST', '/v1/auth/login', { body: STAFF })).json.accessToken;
     const { items } = (await shop.employee.call('GET', '/v1/products?limit=20')).json;

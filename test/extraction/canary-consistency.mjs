@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import { Caller } from '../chaos/http.mjs';
 import { figure, quantile, randomFrom } from '../support/report.mjs';
+import { Engines } from '../support/engines.mjs';
 import { mintUsers } from '../support/mint.mjs';
 import { fillShelves } from '../support/shelves.mjs';
 import { Control } from '../cutover/control.mjs';
@@ -16,14 +17,15 @@ const SIDES = ['monolith', 'service'];
  * Half of the sessions read from the services, while the monolith still takes the writes: many clients write and read at
  * once what they wrote, half of them without sending the consistency token back.
  */
-export async function perform({ seed, say, pairs, buyers, logs }) {
+export async function perform({ seed, say, pairs, buyers, logs, engines: wanted }) {
   const findings = new Findings();
-  const stack = new Stack();
+  const engines = wanted ? await Engines.start('cutover-engines') : undefined;
+  const stack = new Stack({ engines });
   try {
     say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
     const random = randomFrom(seed);
     const users = await mintUsers(stack.adminUrl('monolith'), buyers, (n) => [n % 2 === 0 ? 'staff' : 'customer']);
-    const caller = new Caller(stack.url, {
+    const caller = new Caller(stack.urls, {
       random,
       giveUp: () => false,
       complain: (text) => findings.wrong('answered', text),
@@ -40,7 +42,7 @@ export async function perform({ seed, say, pairs, buyers, logs }) {
     const clients = users.map(
       (user, n) => new Client({ ...user, sku: skus[n % skus.length], echoes: n % 4 < 2, random }),
     );
-    const run = new Run({ url: stack.url, findings, clients, pairs });
+    const run = new Run({ urls: stack.urls, random, findings, clients, pairs });
     say(`${clients.length} sessions`);
     const from = performance.now();
     await run.write((done) => say(`${done} of ${pairs} pairs`));
@@ -51,15 +53,19 @@ export async function perform({ seed, say, pairs, buyers, logs }) {
     return { findings, logs, ...figuresOf(run, seconds) };
   } finally {
     if ((await stack.stop({ keepLogs: logs })) !== 0) findings.wrong('processes', 'banyan up did not stop in order');
+    await engines?.stop();
   }
 }
 
-/** What the proxy has counted of this, over all contexts. */
+/** What the proxies have counted of this, over all contexts. */
 async function counted(stack, metric) {
-  const proxy = stack.runtime.processes.find(({ role }) => role === 'proxy');
-  const text = await (await fetch(`http://127.0.0.1:${proxy.ports[1]}/metrics`)).text();
-  const series = text.split('\n').filter((line) => line.startsWith(metric));
-  return series.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  let count = 0;
+  for (const { ports } of stack.processes('proxy')) {
+    const text = await (await fetch(`http://127.0.0.1:${ports[1]}/metrics`)).text();
+    const series = text.split('\n').filter((line) => line.startsWith(metric));
+    count += series.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  }
+  return count;
 }
 
 /** A session: a user who is signed in, and who may or may not send back the token that a write was answered with. */
@@ -171,7 +177,7 @@ class Run {
   }
 
   async #send(client, method, path, body, consistency) {
-    const answer = await request(this.url + path, {
+    const answer = await request(this.random.one(this.urls) + path, {
       method,
       headers: { ...client.headers(consistency), ...(body && { 'content-type': 'application/json' }) },
       body: body && JSON.stringify(body),

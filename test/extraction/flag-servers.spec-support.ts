@@ -1,15 +1,14 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { type Server, createServer } from 'node:http';
-import { createRequire } from 'node:module';
-import { type AddressInfo, createServer as createTcpServer } from 'node:net';
-import { dirname, join } from 'node:path';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { Module } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { loadConfig } from '@banyan/platform/config';
 import { Database, migrate, roleUrl } from '@banyan/platform/database';
 import { createHttpApp, shutDown } from '@banyan/platform/http';
-import { eventually, migrationsDir } from '@banyan/testing';
+import { migrationsDir } from '@banyan/testing';
+import { startUnleash } from '@banyan/testing/servers';
 import { ControlGuard, TOKENS } from '../../apps/control-plane/src/access.js';
 import {
   type AuditEntry,
@@ -85,51 +84,24 @@ export async function unleashServer(
   adminUrl: string,
   stateDir: string,
 ): Promise<FlagServer & { startedInMs: number }> {
-  const began = performance.now();
-  const port = await freePort();
-  const adminToken = '*:*.the-operator-of-this-test';
-  const clientToken = 'default:development.the-routers-of-this-test';
-  const child = spawn(process.execPath, [unleashMain()], {
-    env: {
-      PATH: '',
-      TZ: 'UTC',
-      DATABASE_URL: databaseUrl,
-      DATABASE_SSL: 'false',
-      HTTP_HOST: '127.0.0.1',
-      HTTP_PORT: String(port),
-      LOG_LEVEL: 'error',
-      CHECK_VERSION: 'false',
-      SEND_TELEMETRY: 'false',
-      INIT_ADMIN_API_TOKENS: adminToken,
-      INIT_BACKEND_API_TOKENS: clientToken,
-      // Flags of its version 5 may have variants of their own still; new ones only with this.
-      UNLEASH_EXPERIMENTAL_ENABLE_LEGACY_VARIANTS: 'true',
-    },
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
+  const server = await startUnleash(databaseUrl);
+  const { clientToken, adminToken, startedInMs } = server;
   const database = await controlDatabase(adminUrl);
-  const api = `http://127.0.0.1:${port}/api/`;
+  const api = `${server.url}/api/`;
   const audited: AuditEntry[] = [];
-  await eventually(
-    async () => {
-      if (child.exitCode !== null) throw new Error(`unleash-server ended with ${child.exitCode}`);
-      return (await fetch(`http://127.0.0.1:${port}/health`)).ok;
-    },
-    { timeoutMs: 90_000 },
-  );
   return {
     api,
     clientToken,
     adminToken,
     audited,
-    startedInMs: Math.round(performance.now() - began),
+    startedInMs,
     async store(seenAt) {
       const store = new UnleashFlags({
         contexts: CONTEXTS,
         database,
         audit: async (entry) => void audited.push(entry),
         server: {
-          url: seenAt,
+          urls: [seenAt],
           apiToken: clientToken,
           appName: 'banyan-control-plane',
           refreshMs: REFRESH_MS,
@@ -145,29 +117,10 @@ export async function unleashServer(
       return { store, stop: () => store.stop() };
     },
     async stop() {
-      await ended(child);
+      await server.stop();
       await database.close();
     },
   };
-}
-
-/** Where unleash-server's main is: its exports name the library only. */
-const unleashMain = (): string =>
-  join(dirname(createRequire(import.meta.url).resolve('unleash-server')), '..', 'server.js');
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = once(child, 'exit');
-  child.kill('SIGKILL');
-  await gone;
-}
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
 }
 
 type Weather = 'fine' | 'down' | 'slow' | 'nonsense' | 'empty' | 'half';

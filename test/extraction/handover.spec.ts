@@ -39,12 +39,13 @@ class InProcess extends Runtime {
   revive(): void {
     this.want(this.wanted);
   }
+  letGo(): void {}
   observe(): readonly ProcessState[] {
     return this.wanted.map(({ role, context }) => ({
       role,
       context,
       ready: role === 'service' || this.bridges.has(context),
-      ...(role === 'service' && { endpoints: { http: 'http://127.0.0.1:9', rpc: { host: '127.0.0.1', port: 9 } } }),
+      ...(role === 'service' && { endpoints: { http: ['http://127.0.0.1:9'], rpc: [{ host: '127.0.0.1', port: 9 }] } }),
     }));
   }
   onChange(fn: () => void): () => void {

@@ -74,7 +74,7 @@ describe.each(['own', 'unleash'])('flags kept by %s', (kind) => {
 
   async function router(name: string, at = gateway.api): Promise<Canary> {
     const flags = new CanaryFlags({
-      url: at,
+      urls: [at],
       apiToken: server.clientToken,
       appName: `banyan-${name}`,
       refreshMs: REFRESH_MS,

@@ -42,8 +42,8 @@ const inventory = (changes: Partial<ContextRouting>): Routing => ({
 
 beforeAll(async () => {
   const endpoints = async () => ({
-    http: `http://127.0.0.1:${await freePort()}`,
-    rpc: { host: '127.0.0.1', port: await freePort() },
+    http: [`http://127.0.0.1:${await freePort()}`],
+    rpc: [{ host: '127.0.0.1', port: await freePort() }],
   });
   stateDir = await mkdtemp(join(tmpdir(), 'banyan-processes-'));
   monolithDatabase = await createTestDatabase(inject('adminUrl'));
@@ -63,7 +63,7 @@ beforeAll(async () => {
     };
   }
   control = await FakeControlPlane.start(routing, token);
-  psp = await startPsp({ PSP_WEBHOOK_URL: `${routing.monolith.http}/v1/webhooks/psp`, PSP_WEBHOOK_SECRET: newId() });
+  psp = await startPsp({ PSP_WEBHOOK_URL: `${routing.monolith.http[0]}/v1/webhooks/psp`, PSP_WEBHOOK_SECRET: newId() });
 
   const shared = {
     PATH: '',
@@ -80,8 +80,8 @@ beforeAll(async () => {
     const env = {
       ...shared,
       DATABASE_URL: databaseUrl,
-      PORT: new URL(http).port,
-      RPC_PORT: String(rpc.port),
+      PORT: new URL(http[0]!).port,
+      RPC_PORT: String(rpc[0]!.port),
       INTERNAL_PORT: '0',
     };
     processes.set(app, await AppProcess.start(app, env));
@@ -92,7 +92,7 @@ beforeAll(async () => {
       start(`${context}-service`, routing.contexts[context]!.service!, databases.get(context)!.adminUrl),
     ),
   ]);
-  poolOf(routing.monolith.http);
+  poolOf(routing.monolith.http[0]!);
 });
 
 afterAll(async () => {
@@ -126,7 +126,7 @@ it('a purchase crosses the monolith and two services, each on its own database',
 });
 
 it('a service answers over HTTP itself, and says so', async () => {
-  const direct = await visitor('staff', poolOf(routing.contexts['inventory']!.service!.http));
+  const direct = await visitor('staff', poolOf(routing.contexts['inventory']!.service!.http[0]!));
   const answer = (await direct.get(`/v1/stock/${sku}`)).expect(200);
   expect(answer.headers['banyan-served-by']).toBe('service');
   expect(answer.body).toMatchObject({ onHand: 3, available: 3 });
@@ -160,7 +160,7 @@ it('in canary a read of what was just written is never older, whichever side the
   const placed = { 'banyan-placement': 'inventory=service' };
   // Nothing copies here: the service has never heard of it, and the owner makes it good.
   expect((await staff.get('/v1/stock/SKU-moved', { ...placed, ...consistency })).expect(200).body.onHand).toBe(9);
-  const direct = await visitor('staff', poolOf(routing.contexts['inventory']!.service!.http));
+  const direct = await visitor('staff', poolOf(routing.contexts['inventory']!.service!.http[0]!));
   const behind = await direct.get('/v1/stock/SKU-moved', { ...placed, ...consistency });
   expect(behind.problem(503)).toBe('CONTEXT_BEHIND');
   expect(behind.headers['banyan-behind']).toBe('inventory');

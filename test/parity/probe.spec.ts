@@ -5,7 +5,7 @@ import { type Routing, type Stage, gatesTo } from '@banyan/extraction';
 import { type Report, mergeReports, requiredOperations } from '@banyan/extraction/parity';
 import { DemoAccounts } from '@banyan/identity';
 import { type AnyQuery, newId, system } from '@banyan/kernel';
-import { type Envelope, Receiver, type Reply, clientToken } from '@banyan/messaging';
+import { type Envelope, Receiver, type Reply, type Whereabouts, clientToken } from '@banyan/messaging';
 import { eventually } from '@banyan/testing';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Probe } from '../../apps/control-plane/src/probe.js';
@@ -31,10 +31,10 @@ function start(
   const heard: typeof asked = [];
   asked = heard;
   last = undefined;
-  const service = { http: shop.url, rpc: { host: routes.host, port: routes.service } };
+  const service = { http: [shop.url], rpc: [{ host: routes.host, port: routes.service }] };
   const routing: Routing = {
     revision: 1,
-    monolith: { http: shop.url, rpc: { host: routes.host, port: routes.monolith } },
+    monolith: { http: [shop.url], rpc: [{ host: routes.host, port: routes.monolith }] },
     contexts: Object.fromEntries(
       only.map((context) => [
         context,
@@ -45,11 +45,11 @@ function start(
       ]),
     ),
   };
-  const to = ({ port }: { port: number }) => ({
+  const to = ({ side }: Whereabouts) => ({
     name: 'here',
     deliver: () => Promise.reject(new Error('a probe delivers nothing')),
+    giveBack: () => Promise.reject(new Error('a probe delivers nothing')),
     call: async (envelope: Envelope) => {
-      const side = port === routes.service ? ('service' as const) : ('monolith' as const);
       const overTheWire = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
       const answer = overTheWire(await shop.app.get(Receiver).call(overTheWire(envelope)));
       const reply = side === 'service' ? await spoil(answer) : answer;

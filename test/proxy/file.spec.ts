@@ -30,9 +30,19 @@ routes:
 describe('the file', () => {
   it('as it is documented', () => {
     const { routes, ...file } = parseFile(good, 'proxy.yaml');
-    expect(file).toMatchObject({ listen: { host: '127.0.0.1', port: 8080 }, control: 'http://127.0.0.1:8090' });
+    expect(file).toMatchObject({ listen: { host: '127.0.0.1', port: 8080 }, control: ['http://127.0.0.1:8090'] });
     expect(routes[0]).toMatchObject({ stage: 'shadow', parity: { ignore: ['/asOf'], unordered: ['/items'] } });
-    expect(routes[1]).toMatchObject({ stage: 'monolith', percent: 0 });
+    expect(routes[1]).toMatchObject({ stage: 'monolith', percent: 0, monolith: ['http://127.0.0.1:3000'] });
+  });
+
+  it('several instances are a list', () => {
+    const route = (monolith: string) => `  - { path: /, context: rest, monolith: ${monolith} }\n`;
+    const several = (monolith: string) => `control: [http://a:1, http://b:1]\nroutes:\n${route(monolith)}`;
+    const { routes, control } = parseFile(several('[http://a:3000, http://b:3000]'), 'proxy.yaml');
+    expect(control).toEqual(['http://a:1', 'http://b:1']);
+    expect(routes[0]!.monolith).toEqual(['http://a:3000', 'http://b:3000']);
+    expect(problemsOf(several('[http://a:3000, ftp://b]'))[0]).toContain('routes[0].monolith[1]: must be an address');
+    expect(problemsOf(several('[]'))[0]).toContain('at least one address');
   });
 
   const line = (route: string) => `routes:\n  - { ${route} }\n`;

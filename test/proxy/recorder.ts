@@ -28,12 +28,12 @@ export class Recorder {
 
   private constructor(private readonly server: Server) {}
 
-  static async start(answer?: Recorder['answer']): Promise<Recorder> {
+  static async start(answer?: Recorder['answer'], port = 0): Promise<Recorder> {
     const server = createServer({ noDelay: true });
     const recorder = new Recorder(server);
     if (answer) recorder.answer = answer;
     server.on('connection', (socket) => recorder.#read(socket));
-    server.listen(0, '127.0.0.1');
+    server.listen(port, '127.0.0.1');
     await once(server, 'listening');
     onTestFinished(() => recorder.stop());
     return recorder;

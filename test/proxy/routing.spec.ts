@@ -348,12 +348,12 @@ describe('parity', () => {
 describe('the control plane', () => {
   const state = (revision: number, monolith: string, service: string, owner: 'monolith' | 'service'): Routing => ({
     revision,
-    monolith: { http: monolith, rpc: { host: '127.0.0.1', port: 1 } },
+    monolith: { http: [monolith], rpc: [{ host: '127.0.0.1', port: 1 }] },
     contexts: {
       inventory: {
         ...{ stage: owner === 'service' ? 'live' : 'shadow', owner, epoch: revision, holding: false },
         since: '2026-01-01T00:00:00.000Z',
-        service: { http: service, rpc: { host: '127.0.0.1', port: 1 } },
+        service: { http: [service], rpc: [{ host: '127.0.0.1', port: 1 }] },
       },
     },
   });
@@ -380,14 +380,19 @@ describe('the control plane', () => {
   }
 
   async function proxyOf(controlUrl: string, file: string, fallback: string): Promise<string> {
-    const follower = new RoutingFollower({ controlUrl, token: 'x'.repeat(16), file, log: { warn: () => {} } });
+    const follower = new RoutingFollower({
+      controlUrls: [controlUrl],
+      token: 'x'.repeat(16),
+      file,
+      log: { warn: () => {} },
+    });
     await follower.start(500);
     const rules = [
       { path: '/v1/stock', context: 'inventory' },
       { path: '/', context: 'rest' },
     ];
     const proxy = new Proxy({
-      directory: new Directory(rules, fallback, follower),
+      directory: new Directory(rules, [fallback], follower),
       canary: canaryFor(),
       operations: new ReadOperations(),
       access: new AccessLog('silent', { write: () => {} }),

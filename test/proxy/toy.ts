@@ -1,7 +1,15 @@
 import type { Routing } from '@banyan/extraction';
 import type { Canary } from '@banyan/extraction/flags';
 import { type MirrorOptions, ReadOperations } from '@banyan/extraction/parity';
-import { AccessLog, Directory, type Limits, Proxy, type RouteRule, type RoutingSource } from '@banyan/proxy';
+import {
+  AccessLog,
+  Directory,
+  type Limits,
+  Proxy,
+  type ProxyOptions,
+  type RouteRule,
+  type RoutingSource,
+} from '@banyan/proxy';
 import { onTestFinished } from 'vitest';
 
 type ContextOf = Routing['contexts'][string];
@@ -12,17 +20,20 @@ export class ToyRouting implements RoutingSource {
 
   constructor(public state: Routing) {}
 
-  static of(monolith: string, contexts: Record<string, Partial<ContextOf> & { at?: string }> = {}): ToyRouting {
-    const rpc = { host: '127.0.0.1', port: 1 };
+  static of(
+    monolith: string | string[],
+    contexts: Record<string, Partial<ContextOf> & { at?: string | string[] }> = {},
+  ): ToyRouting {
+    const rpc = [{ host: '127.0.0.1', port: 1 }];
     return new ToyRouting({
       revision: 1,
-      monolith: { http: monolith, rpc },
+      monolith: { http: [monolith].flat(), rpc },
       contexts: Object.fromEntries(
         Object.entries(contexts).map(([name, { at, ...given }]) => [
           name,
           {
             ...{ stage: 'monolith', owner: 'monolith', epoch: 1, holding: false, since: '2026-01-01T00:00:00.000Z' },
-            service: at === undefined ? null : { http: at, rpc },
+            service: at === undefined ? null : { http: [at].flat(), rpc },
             ...given,
           },
         ]),
@@ -68,6 +79,7 @@ export async function startToy(
     servedBy?: boolean;
     trustedProxies?: string[];
     mirror?: Partial<MirrorOptions>;
+    shared?: ProxyOptions['shared'];
   } = {},
 ): Promise<ToyProxy> {
   const lines: string[] = [];
@@ -86,6 +98,7 @@ export async function startToy(
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),
     // Asking again would show up among what the upstreams were asked.
     mirror: options.mirror ?? { share: 0 },
+    shared: options.shared,
   });
   await proxy.listen(0, '127.0.0.1');
   onTestFinished(() => proxy.close());

@@ -5,6 +5,13 @@ import { join } from 'node:path';
 import { projectRoot } from '@banyan/testing';
 import type { Pair } from './pair.js';
 
+/** The settings of a bridge whose log goes through that server. */
+export const throughNats = ({ url }: { url: string }): Record<string, string> => ({
+  NATS_URL: url,
+  BANYAN_BRIDGE_LOG: 'jetstream',
+  BANYAN_WAL_KEEP_MB: '256',
+});
+
 /** `apps/bridge` as the supervisor runs it: in a process of its own, started again when it ends by itself. */
 export class BridgeProcess {
   #child: ChildProcess | undefined;

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Stream, prepareStream, streamState } from '@banyan/replication';
-import { eventually } from '@banyan/testing';
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { BridgeProcess } from './bridge-process.js';
+import { streamName } from '@banyan/extraction/protocol';
+import { type NatsServer, eventually, startNats } from '@banyan/testing';
+import { afterAll, beforeAll, beforeEach, expect, inject, it } from 'vitest';
+import { BridgeProcess, throughNats } from './bridge-process.js';
 import { Pair } from './pair.js';
 
 /*
@@ -16,14 +17,19 @@ const WRITES_PER_SECOND = 500;
 const TABLES = ['item', 'line', 'scratch'];
 
 let pair: Pair;
+let nats: NatsServer;
 beforeAll(async () => {
-  pair = await Pair.on(inject('adminUrl'));
+  nats = await startNats();
 });
-afterAll(() => pair?.drop());
+afterAll(() => nats?.stop());
+beforeEach(async () => {
+  pair = await Pair.on(inject('adminUrl'));
+  return () => pair.drop();
+});
 
-it(
-  `copies ${ROWS} rows while ${WRITES_PER_SECOND} writes/s go on and the bridge is killed ${KILLS} times`,
-  async () => {
+it.each(['slot', 'JetStream'])(
+  `copies ${ROWS} rows through %s while ${WRITES_PER_SECOND} writes/s go on and the bridge is killed ${KILLS} times`,
+  async (log) => {
     await pair.onBoth(`
       create schema soak;
       create table soak.banyan_owner (side text, open boolean, epoch bigint);
@@ -46,15 +52,16 @@ it(
     );
 
     const stream: Stream = {
-      name: `banyan_soak_monolith`,
+      name: streamName('soak', 'monolith', pair.urls.monolith),
       source: pair.urls.monolith,
       target: pair.urls.service,
       schema: 'soak',
     };
     await prepareStream(stream, { backfill: true });
-    const state = () => streamState(stream, { source: pair.clients.monolith, target: pair.clients.service });
+    // On connections of its own: the writer's pool may be busy.
+    const state = () => streamState(stream);
     const writer = new Writer(pair, ROWS);
-    const bridge = new BridgeProcess(pair, 'soak');
+    const bridge = new BridgeProcess(pair, 'soak', log === 'slot' ? {} : throughNats(nats));
     try {
       writer.start();
       let copied = 0;
@@ -71,6 +78,7 @@ it(
           await pair.on('monolith', 'alter table soak.item add column extra text');
           writer.widened = true;
         }
+        if (kill === 2 && log !== 'slot') await nats.restart();
         await bridge.stop();
         const { backfill } = await state();
         expect(backfill!.rows).toBeGreaterThanOrEqual(copied);
@@ -92,7 +100,7 @@ it(
       expect(least!.n).toBeGreaterThan(50);
       expect(writer.kinds()).toEqual(['delete', 'insert', 'key', 'large', 'line', 'rebirth', 'truncate', 'update']);
       console.log(
-        `${writer.written} writes in ${writer.seconds.toFixed(1)} s (${Math.round(writer.written / writer.seconds)}/s), ` +
+        `${log}: ${writer.written} writes in ${writer.seconds.toFixed(1)} s (${Math.round(writer.written / writer.seconds)}/s), ` +
           `${KILLS} kills, ${midway} of them in the middle of the copy; ${sums.map((sum) => sum.split(' ', 2).join(' ')).join(', ')} rows at the end`,
       );
     } finally {

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { streamName } from '@banyan/extraction/protocol';
 import { EmbeddedPostgres, ensureContextDatabases } from '@banyan/platform/database';
 import { prepareStream, streamState } from '@banyan/replication';
 import { eventually, migrationsDir, projectRoot } from '@banyan/testing';
@@ -35,7 +36,7 @@ afterAll(async () => {
 
 it('opens the other side although it reads of the closing before anybody can see it', async () => {
   const stream = {
-    name: 'banyan_shipping_monolith',
+    name: streamName('shipping', 'monolith', pair.urls.monolith),
     source: pair.urls.monolith,
     target: pair.urls.service,
     schema: 'shipping',

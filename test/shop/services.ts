@@ -4,7 +4,10 @@ import { ExtractionPlacement, type Routing, type RoutingSource } from '@banyan/e
 import { type HostOptions, createHost } from '@banyan/extraction/host';
 import { service as identity } from '@banyan/identity-service';
 import { service as inventory } from '@banyan/inventory-service';
-import type { Placement } from '@banyan/messaging';
+import type { Peers, Placement } from '@banyan/messaging';
+import { Nats, natsUser } from '@banyan/messaging/nats';
+import { natsPassword } from '@banyan/messaging/nats-config';
+import { NatsPeers } from '@banyan/messaging/nats-rpc';
 import { TcpPeers } from '@banyan/messaging/tcp';
 import { service as notifications } from '@banyan/notifications-service';
 import { service as orders } from '@banyan/orders-service';
@@ -40,7 +43,7 @@ export interface Surroundings {
 }
 
 /**
- * The contexts that have left: each a real service in this process, reached over TCP, with a database of its own that it
+ * The contexts that have left: each a real service in this process, reached over TCP or NATS, with a database of its own that it
  * owns. Nothing copies between the databases, so whoever looks into the wrong one finds nothing.
  */
 export class Services {
@@ -56,7 +59,7 @@ export class Services {
   /** Prepares the databases. `open` starts the services, once the monolith's own database is as they need it. */
   static async prepare(contexts: readonly string[], surroundings: Surroundings): Promise<Services> {
     const address = async () => ({ host: '127.0.0.1', port: await freePort() });
-    const endpoints = async () => ({ http: 'http://127.0.0.1:9', rpc: await address() });
+    const endpoints = async () => ({ http: ['http://127.0.0.1:9'], rpc: [await address()] });
     const services = new Services({ revision: 1, monolith: await endpoints(), contexts: {} }, surroundings);
     const leave = async (context: string) => {
       const database = await createTestDatabase(inject('adminUrl'));
@@ -79,7 +82,7 @@ export class Services {
 
   /** The settings that let the monolith be reached by the services. */
   get monolithSettings(): Record<string, string> {
-    return { RPC_PORT: String(this.routing.monolith.rpc.port) };
+    return { RPC_PORT: String(this.routing.monolith.rpc[0]!.port), ...this.#signOn(natsUser.monolith) };
   }
 
   /** The database that owns a context. */
@@ -92,9 +95,8 @@ export class Services {
     return this.#apps.get(context);
   }
 
-  placement(config: Config, context?: string): Placement {
-    const peers = new TcpPeers(rpcToken(config));
-    this.#endings.push(() => peers.close());
+  async placement(config: Config, context?: string): Promise<Placement> {
+    const peers = await this.#peers(config, context);
     const routing: RoutingSource = { current: () => this.routing, onChange: () => () => {} };
     return new ExtractionPlacement({
       side: context ? 'service' : 'monolith',
@@ -106,15 +108,33 @@ export class Services {
     });
   }
 
+  async #peers(config: Config, context: string | undefined): Promise<Peers> {
+    if (config.nats && config.transports.rpc === 'nats') {
+      const nats = await Nats.connect(config.nats, { name: context ? natsUser.service(context) : natsUser.monolith });
+      this.#endings.push(() => nats.close());
+      return new NatsPeers(nats, rpcToken(config));
+    }
+    const peers = new TcpPeers(rpcToken(config));
+    this.#endings.push(() => peers.close());
+    return peers;
+  }
+
+  /** On NATS each process is a user of its own, with no more rights than it needs. */
+  #signOn(user: string): Record<string, string> {
+    const { NATS_SECRET: secret } = this.surroundings.settings;
+    return secret ? { NATS_SECRET: '', NATS_USER: user, NATS_PASSWORD: natsPassword(secret, user) } : {};
+  }
+
   async open(): Promise<void> {
     const { settings, seen } = this.surroundings;
     const start = async ([context, database]: [string, TestDatabase]) => {
       const config = loadConfig({
         ...settings,
         DATABASE_URL: seen(database.adminUrl),
-        RPC_PORT: String(this.routing.contexts[context]!.service!.rpc.port),
+        RPC_PORT: String(this.routing.contexts[context]!.service!.rpc[0]!.port),
+        ...this.#signOn(natsUser.service(context)),
       });
-      const placement = this.placement(config, context);
+      const placement = await this.placement(config, context);
       const app = await createHost(config, { ...hosts[context]!, logger: false, placement });
       this.#apps.set(context, app);
       this.#endings.push(() => shutDown(app, 2_000));

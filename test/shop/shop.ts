@@ -3,17 +3,27 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { calledByAll, contracts } from '@banyan/contracts';
 import { newId } from '@banyan/kernel';
 import { Jobs, LoopbackPlacement } from '@banyan/messaging';
+import { natsConfig, natsUsers } from '@banyan/messaging/nats-config';
 import { createMonolith } from '@banyan/monolith';
 import { SIGNATURE_HEADER, signWebhook } from '@banyan/platform/auth';
 import { type Config, loadConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
 import { observeHttp } from '@banyan/platform/telemetry';
-import { type PspProcess, type TestDatabase, contextNames, createTestDatabase, startPsp } from '@banyan/testing';
+import {
+  type PspProcess,
+  type TestDatabase,
+  contextNames,
+  createTestDatabase,
+  startNats,
+  startPsp,
+  startRedis,
+} from '@banyan/testing';
 import { Pool } from 'undici';
 import { afterAll, beforeAll, inject } from 'vitest';
-import { type PlacementName, leftIn } from './placements.js';
+import { type PlacementName, isOnEngines, leftIn } from './placements.js';
 import { freePort } from './ports.js';
 import { openReader } from './reader.js';
 import { Services } from './services.js';
@@ -57,6 +67,8 @@ export class Shop {
   ) {}
 
   static async open(options: ShopOptions = {}): Promise<Shop> {
+    const { placement = 'in-process' } = options;
+    const left = leftIn(placement);
     const endings: (() => Promise<unknown>)[] = [];
     const close = async () => {
       for (const end of endings.reverse()) await end();
@@ -70,8 +82,17 @@ export class Shop {
       const url = `http://127.0.0.1:${port}`;
       const psp = options.psp === false ? undefined : await startPsp({ ...pspSettings(url), ...options.settings });
       if (psp) endings.push(() => psp.stop());
+      const engines: Record<string, string> = {};
+      if (isOnEngines(placement)) {
+        const secret = `${newId()}${newId()}`;
+        const users = natsUsers(contracts, calledByAll);
+        const [nats, redis] = await Promise.all([startNats({ config: natsConfig({ users, secret }) }), startRedis()]);
+        endings.push(() => Promise.all([nats.stop(), redis.stop()]));
+        Object.assign(engines, { NATS_URL: nats.url, NATS_SECRET: secret, REDIS_URL: redis.url });
+      }
       const settings = {
         ...secrets,
+        ...engines,
         BANYAN_STATE_DIR: stateDir,
         BANYAN_RATE_LIMITS: 'off',
         PSP_URL: psp?.url ?? 'http://127.0.0.1:9',
@@ -80,12 +101,11 @@ export class Shop {
         BANYAN_CARRIER_DELIVERY_MS: '0',
         LOG_LEVEL: 'error',
         // One process does here what eight do elsewhere: waiting for a connection says nothing then.
-        ...(options.placement === 'all as services' && { BANYAN_DB_CONNECT_TIMEOUT_MS: '20000' }),
+        ...(left.length > 1 && { BANYAN_DB_CONNECT_TIMEOUT_MS: '20000' }),
         ...options.settings,
       };
       const seenAs = new URL((await options.databaseUrl?.(database.adminUrl)) ?? database.adminUrl);
       const seen = (url: string) => Object.assign(new URL(url), { host: seenAs.host }).href;
-      const left = leftIn(options.placement ?? 'in-process');
       const services = await Services.prepare(left, { settings, database, seen });
       endings.push(() => services.close());
       const config = loadConfig({ ...settings, ...services.monolithSettings, DATABASE_URL: seen(database.adminUrl) });
@@ -98,8 +118,8 @@ export class Shop {
         observe: (server) => observeHttp(server, { accessLog: false }),
         placement:
           left.length > 0
-            ? services.placement(config)
-            : options.placement === 'loopback'
+            ? await services.placement(config)
+            : placement === 'loopback'
               ? new LoopbackPlacement()
               : undefined,
         rpc: left.length > 0,

@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { otherSide, sourceOf } from '@banyan/extraction/protocol';
+import { otherSide, sourceOf, streamName } from '@banyan/extraction/protocol';
 import type { Side } from '@banyan/kernel';
-import { failPoint } from '@banyan/platform/resilience';
+import { failPoint } from '@banyan/platform/fail-point';
 import { rootLogger } from '@banyan/platform/telemetry';
 import {
   type MessageHandler,
   ReplicationError,
+  type SharedLog,
   type Stream,
   runStream,
   skipTo,
@@ -23,6 +24,8 @@ interface OwnerRow {
 }
 type Owners = Record<Side, OwnerRow>;
 
+/* A database that does not answer must not keep us from the other one. */
+const CONNECT_MS = 5_000;
 const WAIT_MS = 500;
 const WATCH_MS = 1_000;
 /* After this the stream is opened again at its mark, and meets the message once more. */
@@ -45,10 +48,17 @@ export class Bridge {
   constructor(
     private readonly context: string,
     private readonly urls: Record<Side, string>,
+    /** Where the log of a side goes through, if a target that is away is not to hold it up. */
+    private readonly sharedLog?: (from: Side) => SharedLog,
   ) {
     this.#log = rootLogger().child({ context: `Bridge ${context}` });
     const pool = (connectionString: string) => {
-      const made = new pg.Pool({ connectionString, max: 2, application_name: `banyan:bridge:${context}` });
+      const made = new pg.Pool({
+        connectionString,
+        max: 2,
+        application_name: `banyan:bridge:${context}`,
+        connectionTimeoutMillis: CONNECT_MS,
+      });
       made.on('error', () => {}); // the next query finds out
       return made;
     };
@@ -76,7 +86,11 @@ export class Bridge {
     let ready = false;
     while (!signal.aborted) {
       try {
-        const owners = await this.#owners();
+        const owners = await this.#owners().catch((error: Error) => this.#openAlone(error));
+        if (typeof owners === 'string') {
+          await this.#carry(owners, undefined, signal);
+          continue;
+        }
         if (!ready) onReady();
         ready = true;
         await this.#carry(sourceOf(owners), owners, signal);
@@ -93,7 +107,16 @@ export class Bridge {
     await Promise.all(Object.values(this.#pools).map((pool) => pool.end()));
   }
 
-  async #carry(from: Side, owners: Owners, signal: AbortSignal): Promise<void> {
+  /** While one side does not answer, the other one's log may go on into a stream; throws `error` when it may not. */
+  async #openAlone(error: Error): Promise<Side> {
+    if (!this.sharedLog) throw error;
+    for (const side of ['monolith', 'service'] as const)
+      if ((await this.#owner(side).catch(() => undefined))?.open) return side;
+    throw error;
+  }
+
+  /** `owners`: undefined while only `from` answers. */
+  async #carry(from: Side, owners: Owners | undefined, signal: AbortSignal): Promise<void> {
     this.#from = from;
     const to = otherSide(from);
     const stop = new AbortController();
@@ -102,14 +125,15 @@ export class Bridge {
     try {
       const end = await runStream(this.#stream(from), {
         signal: AbortSignal.any([signal, stop.signal]),
+        ...(this.sharedLog && { log: this.sharedLog(from) }),
         onMessage: { 'banyan.handover': this.#handOver(to) },
         onOpen: () => {
           this.#standstill = undefined;
-          before = 0;
           this.#log.info({ msg: 'carrying', from, to });
         },
         onProgress: ({ rows }) => {
-          this.rows += rows - before;
+          // They are counted from each opening.
+          this.rows += rows < before ? rows : rows - before;
           before = rows;
         },
         onProblem: (error) => this.#stopped(error),
@@ -149,12 +173,14 @@ export class Bridge {
   }
 
   /** Ends the run when the owner turns out to be another, and keeps the idle direction's slot from pinning the log. */
-  async #watch(from: Side, { [otherSide(from)]: before }: Owners, stop: AbortController): Promise<void> {
+  async #watch(from: Side, owners: Owners | undefined, stop: AbortController): Promise<void> {
+    const before = owners?.[otherSide(from)];
     for (;;) {
       await sleep(WATCH_MS, undefined, { signal: stop.signal }).catch(() => {});
       if (stop.signal.aborted) return;
       try {
-        if (sourceOf(await this.#owners()) !== from) stop.abort();
+        // Known for the first time: begun again, with what the other side says.
+        if (sourceOf(await this.#owners()) !== from || !before) stop.abort();
         else await this.#skipIdle(otherSide(from), before);
       } catch (err) {
         // The stream itself meets whatever is wrong with the databases, and tells.
@@ -182,7 +208,7 @@ export class Bridge {
 
   #stream(from: Side): Stream {
     return {
-      name: `banyan_${this.context.replaceAll('-', '_')}_${from}`,
+      name: streamName(this.context, from, this.urls[from]),
       source: this.urls[from],
       target: this.urls[otherSide(from)],
       schema: this.context,

@@ -1,5 +1,6 @@
+import type { Side } from '@banyan/kernel';
 import { ConfigError, readConfig } from '@banyan/platform/config';
-import { armFailPoints } from '@banyan/platform/resilience';
+import { armFailPoints } from '@banyan/platform/fail-point';
 import {
   gracefulShutdown,
   metrics,
@@ -8,6 +9,7 @@ import {
   startInternalServer,
   startTelemetry,
 } from '@banyan/platform/telemetry';
+import type { SharedLog } from '@banyan/replication';
 import { Bridge } from './bridge.js';
 
 const config = readConfig();
@@ -29,7 +31,8 @@ try {
   const internal = await startInternalServer({ port: config.http.internalPort, host: config.http.internalHost });
   shutdown.hook('state', 'internal server', () => internal.close());
 
-  const bridge = new Bridge(context, { monolith: monolithDatabaseUrl, service: serviceDatabaseUrl });
+  const sharedLog = config.transports.bridge === 'jetstream' ? await sharedLogsOf(context) : undefined;
+  const bridge = new Bridge(context, { monolith: monolithDatabaseUrl, service: serviceDatabaseUrl }, sharedLog);
   readiness.check('stream', () => bridge.check());
   watch(bridge, context);
   const stop = new AbortController();
@@ -43,6 +46,20 @@ try {
   rootLogger().fatal({ err: error }, 'The bridge could not start');
   await telemetry.stop();
   process.exit(1);
+}
+
+/** Nothing of NATS is loaded without it. */
+async function sharedLogsOf(context: string): Promise<(from: Side) => SharedLog> {
+  const { Nats, logStream, logSubject, natsUser } = await import('@banyan/messaging/nats');
+  const broker = await Nats.connect(config.nats!, { name: natsUser.bridge(context) });
+  shutdown.hook('state', 'nats', () => broker.close());
+  return (from) => ({
+    broker,
+    stream: logStream(context, from),
+    subject: logSubject(context, from),
+    maxBytes: config.extraction.walKeepMb * 1024 * 1024,
+    publish: true,
+  });
 }
 
 function watch(bridge: Bridge, context: string): void {

@@ -1,5 +1,6 @@
 import { relative } from 'node:path';
 import { styleText } from 'node:util';
+import type { Engines } from './engines.js';
 
 /** What `banyan up` says when it is ready. */
 export function banner(of: {
@@ -9,6 +10,7 @@ export function banner(of: {
   tokenIsKept: boolean;
   ms: number;
   seeded: boolean;
+  engines: Engines;
 }): string {
   const [url, control] = [of.urls.proxy, of.urls.control].map((each) => each.replace('127.0.0.1', 'localhost'));
   const state = relative(process.cwd(), of.stateDir) || of.stateDir;
@@ -28,6 +30,9 @@ export function banner(of: {
     `  Docs     ${styleText('cyan', `${url}/docs`)}`,
     `  Control  ${styleText('cyan', `${control}/control/contexts`)}  (operator token: ${token})`,
     `  Logs     ${state}/logs`,
+    '',
+    '  It runs on',
+    ...Object.entries(of.engines).map(([what, engine]) => `    ${`${what}:`.padEnd(9)} ${engine}`),
     ...(of.seeded ? accounts : []),
     '',
     '  Try',

@@ -7,7 +7,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { CommandError, sentence } from './exit.js';
-import { readRuntime } from './runtime-file.js';
+import { controlUrlsOf, readRuntime } from './runtime-file.js';
 
 const ANSWER_LIMIT_MS = 15_000;
 
@@ -40,16 +40,24 @@ const items = <T extends z.ZodType>(item: T) => z.object({ items: z.array(item) 
 
 /** The control plane's API, as an operator. Every failure is a CommandError that says what to do next. */
 export class ControlClient {
+  #turn = 0;
+
+  /** `urls`: of several control planes one acts; the others say that they stand by. */
   constructor(
-    readonly url: string,
+    private readonly urls: readonly string[],
     private readonly token: string,
   ) {}
 
-  /** The control plane that CONTROL_URL names, or that of the Banyan which runs on the state folder. */
+  /** The one that answered last. */
+  get url(): string {
+    return this.urls[this.#turn]!;
+  }
+
+  /** The control planes that CONTROL_URL names, or those of the Banyan which runs on the state folder. */
   static async find({ stateDir, extraction }: Config): Promise<ControlClient> {
     const runtime = await readRuntime(stateDir);
-    const url = extraction.controlUrl ?? runtime?.urls.control;
-    if (!url)
+    const urls = extraction.controlUrls ?? controlUrlsOf(runtime);
+    if (urls.length === 0)
       throw new CommandError(
         'NOT_RUNNING',
         `Nothing runs on ${stateDir}:`,
@@ -59,7 +67,7 @@ export class ControlClient {
     const token = extraction.operatorToken ?? (await readFile(file, 'utf8').catch(() => '')).trim();
     if (!token)
       throw new CommandError('BAD_USAGE', `There is no operator token in ${file}:`, 'set BANYAN_OPERATOR_TOKEN.');
-    return new ControlClient(url, token);
+    return new ControlClient(urls, token);
   }
 
   async contexts(): Promise<ContextStatus[]> {
@@ -141,13 +149,22 @@ export class ControlClient {
 
   private async fetch(path: string, { headers, ...init }: RequestInit = {}): Promise<Response> {
     const authorization = `Bearer ${this.token}`;
-    try {
-      return await fetch(`${this.url}${path}`, { ...init, headers: { ...headers, authorization } });
-    } catch (error) {
-      if ((error as Error).name === 'AbortError') throw error;
-      const detail = `The control plane does not answer at ${this.url}:`;
-      throw new CommandError('UNREACHABLE', detail, 'npx banyan status says what runs; its log says why.');
+    let nobodyActs: CommandError | undefined;
+    for (const _ of this.urls) {
+      try {
+        const response = await fetch(`${this.url}${path}`, { ...init, headers: { ...headers, authorization } });
+        if (response.status !== 503) return response;
+        const { detail = 'No control plane acts just now' } =
+          Problem.safeParse(await response.json().catch(() => undefined)).data ?? {};
+        nobodyActs = new CommandError('UNREACHABLE', sentence(detail), 'npx banyan status says what runs.');
+      } catch (error) {
+        if ((error as Error).name === 'AbortError') throw error;
+      }
+      this.#turn = (this.#turn + 1) % this.urls.length;
     }
+    if (nobodyActs) throw nobodyActs;
+    const detail = `The control plane does not answer at ${this.urls.join(' or ')}:`;
+    throw new CommandError('UNREACHABLE', detail, 'npx banyan status says what runs; its log says why.');
   }
 
   private understood<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {

@@ -1,13 +1,19 @@
+import { contracts } from '@banyan/contracts';
 import type { Config } from '@banyan/platform/config';
-import { EmbeddedPostgres } from '@banyan/platform/database';
+import { EmbeddedPostgres } from '@banyan/platform/database/server';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Screen } from './screen.js';
 
-/**
- * What the embedded server needs beyond its defaults: seven services with a pool each, beside the monolith's seven, and
- * the bridges' and the control plane's connections.
- */
-const MAX_CONNECTIONS = 400;
+/** Of the bridges, the jobs, and one control plane; with something to spare. */
+const OTHER_CONNECTIONS = 260;
+/** Of one more control plane: four to each side of each context. */
+const CONTROL_CONNECTIONS = 8 * contracts.length;
+
+/** What the embedded server needs beyond its defaults: a pool for each context in every monolith, and in its services. */
+function connectionsOf({ database, instances }: Config): number {
+  const pools = contracts.length * (instances.monoliths + instances.services);
+  return pools * database.poolSize + OTHER_CONNECTIONS + (instances.controlPlanes - 1) * CONTROL_CONNECTIONS;
+}
 
 /** The database that DATABASE_URL names; without one an embedded Postgres of our own, which is kept alive. */
 export class DatabaseServer {
@@ -49,9 +55,10 @@ export class DatabaseServer {
 
   private async startPostgres(): Promise<EmbeddedPostgres> {
     const { stateDir, extraction } = this.config;
+    const connections = connectionsOf(this.config);
     this.starting = EmbeddedPostgres.start({
       stateDir,
-      settings: [`max_connections=${MAX_CONNECTIONS}`, `max_slot_wal_keep_size=${extraction.walKeepMb}MB`],
+      settings: [`max_connections=${connections}`, `max_slot_wal_keep_size=${extraction.walKeepMb}MB`],
       onExit: () => void this.restart(),
     });
     this.postgres = await this.starting;

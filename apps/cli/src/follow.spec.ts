@@ -21,7 +21,7 @@ describe('Following a context', () => {
   afterEach(() => controlPlane.stop());
 
   const go = (goal: Goal, options: Partial<FollowOptions> = {}) =>
-    follow(new ControlClient(controlPlane.url, OPERATOR_TOKEN), 'inventory', goal, {
+    follow(new ControlClient([controlPlane.url], OPERATOR_TOKEN), 'inventory', goal, {
       timeoutMs: 10_000,
       signal: interrupt.signal,
       onStatus: (status) => seen.push(status),

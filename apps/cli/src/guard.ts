@@ -35,7 +35,7 @@ async function finish(): Promise<void> {
   for (const pid of left.filter(isAlive)) signal(pid, 'SIGKILL');
   while (left.some(isAlive)) await sleep(5);
   if (postgresPid !== undefined && isAlive(postgresPid)) {
-    const { EmbeddedPostgres } = await import('@banyan/platform/database');
+    const { EmbeddedPostgres } = await import('@banyan/platform/database/server');
     const postgres = await EmbeddedPostgres.start({ stateDir, shared: true });
     await postgres.stop(); // unless somebody else holds it as well
   }

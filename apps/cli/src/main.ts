@@ -16,6 +16,7 @@ const banyan = defineCommand({
     evidence: () => import('./evidence.command.js').then(({ evidence }) => evidence),
     events: () => import('./events.command.js').then(({ events }) => events),
     replicate: () => import('./replicate.command.js').then(({ replicate }) => replicate),
+    'nats-config': () => import('./nats-config.command.js').then(({ natsConfigCommand }) => natsConfigCommand),
     proxy: () => import('./proxy.command.js').then(({ proxy }) => proxy),
   },
 });

@@ -11,6 +11,8 @@ export interface ProcessSpec {
   role: Role;
   /** Of a service or a bridge. */
   context?: string;
+  /** From the second one on. */
+  instance?: number;
   /** The file that Node runs. */
   main: string;
   /** The public port first. */
@@ -64,8 +66,8 @@ export class ManagedProcess {
   }
 
   get name(): string {
-    const { role, context } = this.current;
-    return context ? `${role} ${context}` : role;
+    const { role, context, instance } = this.current;
+    return [role, context, instance].filter((part) => part !== undefined).join(' ');
   }
 
   get pid(): number | undefined {

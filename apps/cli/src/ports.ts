@@ -1,8 +1,14 @@
+import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 import { CommandError } from './exit.js';
 
 const LAST_PORT = 65_535;
 const PORTS_TRIED = 1_000;
+/**
+ * Where any port will do: below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere), one
+ * of which would sooner or later be taken before its process listens.
+ */
+const ANY = { from: 10_000, to: 32_767 };
 
 /**
  * Who gets which port. Each is tried by listening on it for a moment; a port that was given away counts as taken until
@@ -72,10 +78,11 @@ export class Ports {
   }
 
   private async any(host: string): Promise<number> {
-    for (;;) {
-      const port = await listenOnce(host, 0);
-      if (!this.given.has(port)) return this.give(port);
+    for (let tried = 0; tried < PORTS_TRIED; tried++) {
+      const port = randomInt(ANY.from, ANY.to + 1);
+      if (await this.isFree(host, port)) return this.give(port);
     }
+    return this.give(await listenOnce(host, 0));
   }
 
   private give(port: number): number {

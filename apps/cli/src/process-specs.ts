@@ -1,6 +1,7 @@
 import { type Config, keptSecret } from '@banyan/platform/config';
 import { join } from 'node:path';
 import type { ProcessSpec } from './managed-process.js';
+import { natsSettings } from './nats-users.js';
 import type { Ports } from './ports.js';
 import type { Role } from './runtime-file.js';
 
@@ -10,12 +11,19 @@ const LOCAL = '127.0.0.1';
 
 export const migrationsDir = join(workspace, 'migrations');
 
+/** The ports of each instance. */
 interface Assigned {
-  proxy: number[];
-  control: number[];
+  proxies: number[][];
+  controlPlanes: number[][];
   /** HTTP, probes, RPC. */
-  monolith: number[];
+  monoliths: number[][];
   simulator: number[];
+}
+
+/** Which one of several is meant: 1 is the one whose addresses people know. */
+interface Which {
+  context?: string;
+  instance?: number;
 }
 
 /** Which file each process runs, on which ports, with which settings. */
@@ -28,19 +36,19 @@ export class ProcessSpecs {
     private readonly ports: Assigned,
   ) {
     this.urls = {
-      proxy: addressOf(config.http.host, ports.proxy[0]),
-      monolith: addressOf(LOCAL, ports.monolith[0]),
-      control: addressOf(config.extraction.controlHost, ports.control[0]),
+      proxy: addressOf(config.http.host, ports.proxies[0]![0]),
+      monolith: addressOf(LOCAL, ports.monoliths[0]![0]),
+      control: addressOf(config.extraction.controlHost, ports.controlPlanes[0]![0]),
     };
     this.secrets = sharedSecrets(config);
   }
 
   /**
    * The addresses that people and their tools know, PORT and CONTROL_PORT, must be had. Any other busy one is replaced:
-   * runtime.json says where everything is. Throws PORT_IN_USE.
+   * runtime.json says where everything is. A second proxy gets the port after the first one's. Throws PORT_IN_USE.
    */
   static async assign(config: Config, ports: Ports): Promise<ProcessSpecs> {
-    const { http, extraction, rpc, psp } = config;
+    const { http, extraction, rpc, psp, instances } = config;
     const open = await ports.claim('PORT', http.host, http.port);
     const control = await ports.claim('CONTROL_PORT', extraction.controlHost, extraction.controlPort);
     const monolith = await ports.prefer(LOCAL, extraction.monolithPort);
@@ -48,83 +56,124 @@ export class ProcessSpecs {
     const calls = await ports.prefer(LOCAL, rpc.port);
     const simulator = await ports.prefer(psp.host, psp.port);
     const any = () => ports.prefer(LOCAL, 0);
-    return new ProcessSpecs(config, {
-      proxy: [open, await any()],
-      control: [control, await any()],
-      monolith: [monolith, internal, calls],
+    const assigned: Assigned = {
+      proxies: [[open, await any()]],
+      controlPlanes: [[control, await any()]],
+      monoliths: [[monolith, internal, calls]],
       simulator: [simulator],
-    });
+    };
+    const { proxies, controlPlanes, monoliths } = assigned;
+    while (proxies.length < instances.proxies)
+      proxies.push([await ports.prefer(http.host, http.port && http.port + proxies.length), await any()]);
+    while (controlPlanes.length < instances.controlPlanes)
+      controlPlanes.push([await ports.prefer(extraction.controlHost, 0), await any()]);
+    while (monoliths.length < instances.monoliths) monoliths.push([await any(), await any(), await any()]);
+    return new ProcessSpecs(config, assigned);
   }
 
   /** It acts for nobody's provider when PSP_URL names a real one: then it is not started. */
   simulator(): ProcessSpec {
     const { ports } = this;
-    return this.spec('psp-simulator', ports.simulator, {
-      PSP_PORT: String(ports.simulator[0]),
-      PSP_WEBHOOK_URL: `${this.urls.proxy}/v1/webhooks/psp`,
-    });
+    return this.spec(
+      'psp-simulator',
+      ports.simulator,
+      {},
+      {
+        PSP_PORT: String(ports.simulator[0]),
+        PSP_WEBHOOK_URL: `${this.urls.proxy}/v1/webhooks/psp`,
+      },
+    );
   }
 
-  controlPlane(databaseUrl: string): ProcessSpec {
+  controlPlanes(databaseUrl: string): ProcessSpec[] {
     const { config, ports } = this;
-    return this.spec('control-plane', ports.control, {
-      CONTROL_HOST: config.extraction.controlHost,
-      CONTROL_PORT: String(ports.control[0]),
-      INTERNAL_PORT: String(ports.control[1]),
-      DATABASE_URL: databaseUrl,
-      BANYAN_OPERATOR_TOKEN: operatorToken(config),
-    });
+    return ports.controlPlanes.map((each, at) =>
+      this.spec(
+        'control-plane',
+        each,
+        { instance: at + 1 },
+        {
+          CONTROL_HOST: config.extraction.controlHost,
+          CONTROL_PORT: String(each[0]),
+          INTERNAL_PORT: String(each[1]),
+          DATABASE_URL: databaseUrl,
+          BANYAN_OPERATOR_TOKEN: operatorToken(config),
+        },
+      ),
+    );
   }
 
-  monolith(databaseUrl: string): ProcessSpec {
-    return this.spec('monolith', this.ports.monolith, {
-      ...this.behindProxy(this.ports.monolith),
-      DATABASE_URL: databaseUrl,
-      // Decided here: the child always has a DATABASE_URL and cannot tell whose.
-      BANYAN_SEED: this.config.seed ? 'on' : 'off',
-    });
+  monoliths(databaseUrl: string): ProcessSpec[] {
+    return this.ports.monoliths.map((each, at) =>
+      this.spec(
+        'monolith',
+        each,
+        { instance: at + 1 },
+        {
+          ...this.behindProxy(each),
+          DATABASE_URL: databaseUrl,
+          // Decided here: the child always has a DATABASE_URL and cannot tell whose. One of them is enough.
+          BANYAN_SEED: this.config.seed && at === 0 ? 'on' : 'off',
+        },
+      ),
+    );
   }
 
-  proxy(): ProcessSpec {
-    const { ports, config } = this;
-    return this.spec('proxy', ports.proxy, {
-      HOST: config.http.host,
-      PORT: String(ports.proxy[0]),
-      INTERNAL_PORT: String(ports.proxy[1]),
-    });
+  proxies(): ProcessSpec[] {
+    return this.ports.proxies.map((each, at) =>
+      this.spec(
+        'proxy',
+        each,
+        { instance: at + 1 },
+        {
+          HOST: this.config.http.host,
+          PORT: String(each[0]),
+          INTERNAL_PORT: String(each[1]),
+        },
+      ),
+    );
   }
 
-  service(context: string, settings: Record<string, string>, ports: number[]): ProcessSpec {
-    const spec = this.spec('service', ports, { ...this.behindProxy(ports), ...settings }, context);
-    return { ...spec, main: join(workspace, 'apps', `${context}-service`, 'dist/main.js') };
+  service(which: Which & { context: string }, settings: Record<string, string>, ports: number[]): ProcessSpec {
+    const spec = this.spec('service', ports, which, { ...this.behindProxy(ports), ...settings });
+    return { ...spec, main: join(workspace, 'apps', `${which.context}-service`, 'dist/main.js') };
   }
 
-  bridge(context: string, settings: Record<string, string>, ports: number[]): ProcessSpec {
-    return this.spec('bridge', ports, { INTERNAL_PORT: String(ports[0]), ...settings }, context);
+  bridge(which: Which & { context: string }, settings: Record<string, string>, ports: number[]): ProcessSpec {
+    return this.spec('bridge', ports, which, { INTERNAL_PORT: String(ports[0]), ...settings });
   }
 
-  private spec(role: Role, ports: number[], env: Record<string, string>, context?: string): ProcessSpec {
+  private spec(
+    role: Role,
+    ports: number[],
+    { context, instance = 1 }: Which,
+    env: Record<string, string>,
+  ): ProcessSpec {
     const { stateDir } = this.config;
     const folder = role === 'proxy' ? 'proxy' : join('apps', role);
+    const further = instance > 1 ? instance : undefined;
+    const name = [context, role, further].filter((part) => part !== undefined).join('-');
+    const { controlPlanes, monoliths } = this.ports;
     return {
       role,
       context,
+      ...(further && { instance: further }),
       main: join(workspace, folder, 'dist/main.js'),
       ports,
-      log: join(stateDir, 'logs', `${context ? `${context}-` : ''}${role}.log`),
+      log: join(stateDir, 'logs', `${name}.log`),
       env: {
         BANYAN_STATE_DIR: stateDir,
         NODE_COMPILE_CACHE: join(stateDir, 'compile-cache'),
         NO_COLOR: '1',
         BANYAN_SEED: 'off',
         INTERNAL_HOST: LOCAL,
-        CONTROL_URL: this.urls.control,
+        CONTROL_URL: controlPlanes.map(([port]) => addressOf(this.config.extraction.controlHost, port)).join(),
         // Where the monolith is, for those who have not heard from the control plane yet.
-        MONOLITH_PORT: String(this.ports.monolith[0]),
-        MONOLITH_RPC_HOST: LOCAL,
-        MONOLITH_RPC_PORT: String(this.ports.monolith[2]),
+        MONOLITH_URLS: monoliths.map(([port]) => addressOf(LOCAL, port)).join(),
+        MONOLITH_RPC_ADDRESSES: monoliths.map(([, , port]) => `${LOCAL}:${port}`).join(),
         PSP_URL: this.config.payments.pspUrl ?? addressOf(LOCAL, this.ports.simulator[0]),
         ...this.secrets,
+        ...natsSettings(this.config, role, context),
         ...env,
       },
     };

@@ -20,6 +20,19 @@ export interface Runtime {
   databases: Record<string, { monolith?: string; service?: string }>;
 }
 
+/** Every control plane that runs; the one that people know comes first. */
+export function controlUrlsOf(runtime: Runtime | undefined): string[] {
+  const known = runtime?.urls.control;
+  if (!runtime || known === undefined) return [];
+  const urls = runtime.processes.flatMap(({ role, ports: [port] }) => {
+    if (role !== 'control-plane' || port === undefined) return [];
+    const url = new URL(known);
+    url.port = String(port);
+    return [url.origin];
+  });
+  return [...new Set([known, ...urls])];
+}
+
 const pathIn = (stateDir: string) => join(stateDir, 'runtime.json');
 
 /** Writes a new file and renames it over the old one: a reader sees the one or the other. Mode 0600: it holds passwords. */

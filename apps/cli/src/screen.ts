@@ -1,5 +1,6 @@
 import type { ContextStatus } from '@banyan/extraction/status';
 import { styleText } from 'node:util';
+import type { Engines } from './engines.js';
 import type { CommandError } from './exit.js';
 
 type Lag = ContextStatus['lag'];
@@ -13,7 +14,7 @@ export type Happening =
   | { event: 'copying'; percent: number; rows: number; rowsPerSecond: number; lag: Lag }
   | { event: 'caught-up'; rows: number; lag: Lag }
   | { event: 'behind'; lag: Lag }
-  | { event: 'ready'; ms: number; urls: Record<string, string>; seeded: boolean };
+  | { event: 'ready'; ms: number; urls: Record<string, string>; seeded: boolean; engines: Engines };
 
 /** The terminal, or one JSON object a line for programs. */
 export class Screen {

@@ -62,7 +62,7 @@ async function look(config: Config, context: string | undefined): Promise<Pictur
   const processes = await Promise.all(
     (runtime?.processes ?? []).map(async (process) => ({ ...process, state: await stateOf(process) })),
   );
-  const elsewhere = config.extraction.controlUrl;
+  const elsewhere = config.extraction.controlUrls;
   if (!elsewhere && processes.every(({ state }) => state === 'gone'))
     throw new CommandError('NOT_RUNNING', `Nothing runs on ${config.stateDir}:`, 'start it with npm start.');
   const problems = processes
@@ -75,7 +75,7 @@ async function look(config: Config, context: string | undefined): Promise<Pictur
       return null;
     });
   if (!contexts && problems.length === 0) problems.push('the control plane does not answer');
-  const urls = { ...runtime?.urls, ...(elsewhere ? { control: elsewhere } : {}) };
+  const urls = { ...runtime?.urls, ...(elsewhere ? { control: elsewhere[0] } : {}) };
   const seen = context ? processes.filter((process) => process.context === context) : processes;
   return { processes: seen, urls, contexts, problems };
 }

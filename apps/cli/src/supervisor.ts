@@ -1,5 +1,5 @@
 import type { Config } from '@banyan/platform/config';
-import { ensureContextDatabases, roleUrl } from '@banyan/platform/database';
+import { ensureContextDatabases, roleUrl } from '@banyan/platform/database/server';
 import { contracts } from '@banyan/contracts';
 import { spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
@@ -31,9 +31,9 @@ export class Supervisor {
   private readonly wanted: WantedProcesses;
   private specs: ProcessSpecs | undefined;
   private simulator: ManagedProcess | undefined;
-  private controlPlane: ManagedProcess | undefined;
-  private monolith: ManagedProcess | undefined;
-  private proxy: ManagedProcess | undefined;
+  private controlPlanes: ManagedProcess[] = [];
+  private monoliths: ManagedProcess[] = [];
+  private proxies: ManagedProcess[] = [];
   private readonly databases: Runtime['databases'] = {};
   private guardInput: Writable | undefined;
   private held: Hold | undefined;
@@ -49,12 +49,12 @@ export class Supervisor {
       screen,
       ports: this.ports,
       portsFrom: config.extraction.servicePortsFrom,
-      specOf: ({ role, context, settings }, ports) =>
-        role === 'service'
-          ? this.assigned.service(context, settings, ports)
-          : this.assigned.bridge(context, settings, ports),
+      // A replication slot has one reader.
+      instancesOf: (role) => (role === 'service' ? config.instances.services : 1),
+      specOf: ({ role, context, settings }, ports, instance) =>
+        this.assigned[role]({ context, instance }, settings, ports),
       changed: () => this.changed(),
-      tell: (message) => this.controlPlane?.send(message),
+      tell: (message) => this.controlPlanes.forEach((child) => child.send(message)),
       stopLimitMs: this.stopLimitMs,
     });
   }
@@ -99,9 +99,10 @@ export class Supervisor {
     this.stopping ??= (async () => {
       const limitMs = this.stopLimitMs;
       this.wanted.freeze();
-      await this.proxy?.stop(limitMs);
-      await this.controlPlane?.stop(limitMs);
-      await Promise.all([this.monolith?.stop(limitMs), this.wanted.stop('service')]);
+      const stopAll = (children: ManagedProcess[]) => Promise.all(children.map((child) => child.stop(limitMs)));
+      await stopAll(this.proxies);
+      await stopAll(this.controlPlanes);
+      await Promise.all([stopAll(this.monoliths), this.wanted.stop('service')]);
       await this.wanted.stop('bridge');
       await this.simulator?.stop(limitMs);
       await this.database.stop();
@@ -133,12 +134,13 @@ export class Supervisor {
       begin('payment simulator', () => this.startChild(this.simulator));
     }
     const adminUrl = await this.step('database', () => this.startDatabase());
-    this.monolith = this.child(specs.monolith(adminUrl));
-    this.controlPlane = this.child(specs.controlPlane(adminUrl), (message) => this.wanted.receive(message));
-    this.proxy = this.child(specs.proxy());
-    begin('monolith', () => this.startChild(this.monolith));
-    begin('control plane', () => this.startChild(this.controlPlane));
-    begin('proxy', () => this.startChild(this.proxy));
+    this.monoliths = specs.monoliths(adminUrl).map((spec) => this.child(spec));
+    this.controlPlanes = specs
+      .controlPlanes(adminUrl)
+      .map((spec) => this.child(spec, (message) => this.wanted.receive(message)));
+    this.proxies = specs.proxies().map((spec) => this.child(spec));
+    for (const child of [...this.monoliths, ...this.controlPlanes, ...this.proxies])
+      begin(child.name.replace('-', ' '), () => this.startChild(child));
     await Promise.all(starts);
     // The control plane has said by now what it wants.
     if (this.wanted.wanted.length > 0) await this.step('services and bridges', () => this.untilSettled());
@@ -201,7 +203,8 @@ export class Supervisor {
 
   /** Those that always run. */
   private get main(): ManagedProcess[] {
-    return [this.proxy, this.monolith, this.controlPlane, this.simulator].flatMap((child) => child ?? []);
+    const { proxies, monoliths, controlPlanes, simulator } = this;
+    return [...proxies, ...monoliths, ...controlPlanes, ...(simulator ? [simulator] : [])];
   }
 
   /** Tells runtime.json and the guard what runs now. */

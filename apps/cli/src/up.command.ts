@@ -2,6 +2,7 @@ import { readConfig } from '@banyan/platform/config';
 import { defineCommand } from 'citty';
 import { banner } from './banner.js';
 import { startedByNpm } from './child-environment.js';
+import { enginesOf } from './engines.js';
 import { CommandError, exitCodes } from './exit.js';
 import { Screen } from './screen.js';
 import { Supervisor } from './supervisor.js';
@@ -9,10 +10,21 @@ import { watchNpm } from './watch-npm.js';
 
 export const up = defineCommand({
   meta: { name: 'up', description: 'Start everything and keep it running until Ctrl-C' },
-  args: { json: { type: 'boolean', description: 'One JSON object a line', default: false } },
+  args: {
+    json: { type: 'boolean', description: 'One JSON object a line', default: false },
+    monoliths: { type: 'string', description: 'How many of them; BANYAN_MONOLITHS, or 1' },
+    proxies: { type: 'string', description: 'BANYAN_PROXIES, or 1' },
+    'control-planes': { type: 'string', description: 'One acts, the others stand by; BANYAN_CONTROL_PLANES, or 1' },
+    services: { type: 'string', description: 'Of each context that has left; BANYAN_SERVICES, or 1' },
+  },
   async run({ args }) {
     const screen = new Screen(args.json);
-    const config = readConfig();
+    const config = readConfig({
+      ...(args.monoliths && { BANYAN_MONOLITHS: args.monoliths }),
+      ...(args.proxies && { BANYAN_PROXIES: args.proxies }),
+      ...(args['control-planes'] && { BANYAN_CONTROL_PLANES: args['control-planes'] }),
+      ...(args.services && { BANYAN_SERVICES: args.services }),
+    });
     const supervisor = new Supervisor(config, screen);
     stopOnSignals(supervisor, screen);
     try {
@@ -28,7 +40,9 @@ export const up = defineCommand({
     const { urls } = supervisor;
     const { stateDir, seed: seeded } = config;
     const tokenIsKept = config.extraction.operatorToken === undefined;
-    screen.tell({ event: 'ready', ms, urls, seeded }, banner({ urls, stateDir, tokenIsKept, ms, seeded }));
+    const engines = enginesOf(config);
+    const ready = { ms, urls, seeded, engines };
+    screen.tell({ event: 'ready', ...ready }, banner({ ...ready, stateDir, tokenIsKept }));
   },
 });
 

@@ -30,7 +30,7 @@ describe('The processes that the control plane wants', () => {
   let told: ProcessState[][];
   let processes: WantedProcesses;
   const begun: WantedProcesses[] = [];
-  const begin = (portsFrom = 0): void => {
+  const begin = (portsFrom = 0, instances = 1): void => {
     told = [];
     processes = new WantedProcesses({
       screen: new (class extends Screen {
@@ -38,13 +38,15 @@ describe('The processes that the control plane wants', () => {
       })(true),
       ports: new Ports(),
       portsFrom,
-      specOf: ({ role, context, settings }, ports) => ({
+      instancesOf: (role) => (role === 'service' ? instances : 1),
+      specOf: ({ role, context, settings }, ports, instance) => ({
         role,
         context,
+        instance,
         main,
         ports,
         env: { PORTS: ports.join(','), ...settings },
-        log: join(folder, `${context}.log`),
+        log: join(folder, `${context}-${instance}.log`),
       }),
       changed: () => {},
       tell: (message) => void told.push(message.processes),
@@ -133,6 +135,22 @@ describe('The processes that the control plane wants', () => {
     expect(all).not.toContain(port);
     expect(Math.min(...all)).toBeGreaterThan(port);
     taken.close();
+  });
+
+  it('are as many as asked for, each with ports of its own; one that dies leaves the others alone', async () => {
+    begin(0, 3);
+    want(service('inventory'), bridge('inventory'));
+    await processes.settled(5_000);
+    const services = () => now().filter(({ role }) => role === 'service');
+    const before = services();
+    expect(now()).toHaveLength(4);
+    expect(new Set(before.flatMap(({ ports }) => ports)).size).toBe(9);
+    process.kill(before[1]!.pid, 'SIGKILL');
+    await eventually(() => services()[1]!.restarts === 1 && services()[1]!.ready);
+    expect(services().map(({ ports }) => ports)).toEqual(before.map(({ ports }) => ports));
+    expect(services().filter(({ pid }, at) => pid === before[at]!.pid)).toHaveLength(2);
+    want();
+    await eventually(() => now().length === 0 && before.every(({ pid }) => !isAlive(pid)));
   });
 
   it('say why they cannot start, and are tried again', async () => {

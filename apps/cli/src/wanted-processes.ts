@@ -19,7 +19,7 @@ const Message = z.discriminatedUnion('type', [
   z.object({ type: z.literal('processes.ask') }),
 ]);
 
-/** One line of the answer, `{ type: 'processes.are', processes }`, which is sent on every change. */
+/** One line of the answer, `{ type: 'processes.are', processes }`, which is sent on every change: one for each instance. */
 export interface ProcessState {
   role: Wanted['role'];
   context: string;
@@ -38,7 +38,10 @@ export interface WantedProcessesOptions {
   ports: Ports;
   /** Where services look for a port, upward; 0: anywhere. */
   portsFrom: number;
-  specOf: (wanted: Wanted, ports: number[]) => ProcessSpec;
+  /** How many run of each that is wanted. */
+  instancesOf: (role: Wanted['role']) => number;
+  /** `instance` counts from 1. */
+  specOf: (wanted: Wanted, ports: number[], instance: number) => ProcessSpec;
   /** Something is not as it was: who runs, where, or whether it is ready. */
   changed: () => void;
   /** To the control plane, if there is one just now. */
@@ -48,6 +51,8 @@ export interface WantedProcessesOptions {
 }
 
 interface Slot {
+  /** Counted from 1. */
+  readonly instance: number;
   wanted: Wanted | undefined;
   process: ManagedProcess | undefined;
   /** What `process` was started for. */
@@ -82,8 +87,14 @@ export class WantedProcesses {
     }
     if (message.data.type === 'processes.ask') return this.answer();
     if (this.stopping) return;
-    const wanted = new Map(message.data.wanted.map((each) => [`${each.role} ${each.context}`, each]));
-    for (const key of new Set([...this.slots.keys(), ...wanted.keys()])) this.want(key, wanted.get(key));
+    const wanted = new Map<string, { each: Wanted; instance: number }>();
+    for (const each of message.data.wanted)
+      for (let instance = 1; instance <= this.options.instancesOf(each.role); instance++)
+        wanted.set([each.role, each.context, ...(instance > 1 ? [instance] : [])].join(' '), { each, instance });
+    for (const key of new Set([...this.slots.keys(), ...wanted.keys()])) {
+      const { each, instance = 1 } = wanted.get(key) ?? {};
+      this.want(key, each, instance);
+    }
   }
 
   /** Resolves when all that is wanted is ready, or with the names of those that are not after `limitMs`. */
@@ -130,8 +141,9 @@ export class WantedProcesses {
     this.options.tell({ type: 'processes.are', processes });
   }
 
-  private want(key: string, wanted: Wanted | undefined): void {
-    const slot = this.slots.get(key) ?? { wanted, process: undefined, runs: undefined, work: Promise.resolve() };
+  private want(key: string, wanted: Wanted | undefined, instance: number): void {
+    const fresh = { instance, wanted, process: undefined, runs: undefined, work: Promise.resolve() };
+    const slot: Slot = this.slots.get(key) ?? fresh;
     this.slots.set(key, slot);
     slot.wanted = wanted;
     // One step after the other for each; the newest wish counts when its turn comes.
@@ -150,21 +162,21 @@ export class WantedProcesses {
     if (!wanted || this.stopping) return;
     slot.runs = wanted;
     slot.process = new ManagedProcess(
-      this.options.specOf(wanted, []),
+      this.options.specOf(wanted, [], slot.instance),
       this.options.screen,
       { changed: () => this.changed() },
-      (spec) => this.withPorts(wanted, spec),
+      (spec) => this.withPorts(wanted, spec, slot.instance),
     );
     void slot.process.run();
   }
 
   /** The ports it had, when nobody has taken them, so that nobody has to be told. */
-  private async withPorts(wanted: Wanted, spec: ProcessSpec): Promise<ProcessSpec> {
+  private async withPorts(wanted: Wanted, spec: ProcessSpec, instance: number): Promise<ProcessSpec> {
     const { ports, portsFrom, specOf } = this.options;
     if (spec.ports.length > 0 && (await ports.stillFree('127.0.0.1', spec.ports))) return spec;
     ports.giveBack(spec.ports);
     const count = wanted.role === 'service' ? 3 : 1;
-    return specOf(wanted, await ports.firstFrom(wanted.role === 'service' ? portsFrom : 0, count));
+    return specOf(wanted, await ports.firstFrom(wanted.role === 'service' ? portsFrom : 0, count), instance);
   }
 
   private notice(message: string): void {

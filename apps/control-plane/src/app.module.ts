@@ -1,12 +1,15 @@
-import { type DynamicModule, Module, type OnApplicationShutdown } from '@nestjs/common';
+import { type DynamicModule, Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { contracts } from '@banyan/contracts';
 import type { Endpoints } from '@banyan/extraction';
+import type { Nats } from '@banyan/messaging/nats';
+import { NatsPeers } from '@banyan/messaging/nats-rpc';
 import { TcpPeers } from '@banyan/messaging/tcp';
 import { rpcToken } from '@banyan/platform/auth';
 import { type Config } from '@banyan/platform/config';
 import { type Database, DatabaseModule, databaseToken } from '@banyan/platform/database';
-import { loggerModule, readiness } from '@banyan/platform/telemetry';
+import { readiness } from '@banyan/platform/telemetry';
+import { loggerModule } from '@banyan/platform/telemetry/nest';
 import { ControlGuard, TOKENS, type Tokens } from './access.js';
 import { AuditController } from './audit.http.js';
 import { ContextsController } from './contexts.http.js';
@@ -30,9 +33,12 @@ export interface ControlPlaneModuleOptions {
   monolith: Endpoints;
   runtime: Runtime;
   streams: (owners: OwnerDatabases) => Streams;
+  /** The way to other processes, instead of TCP. */
+  nats?: Nats;
 }
 
 const CONTROL = databaseToken('control');
+const NATS = Symbol('banyan.nats');
 
 /** The rows of the control plane, injectable before anything else is. */
 @Module({})
@@ -40,9 +46,12 @@ class StoreModule {}
 
 @Module({})
 export class ControlPlaneModule implements OnApplicationShutdown {
-  constructor(private readonly control: ControlPlane) {}
+  constructor(
+    private readonly control: ControlPlane,
+    @Inject(NATS) private readonly nats: Nats | undefined,
+  ) {}
 
-  static with({ config, url, tokens, monolith, runtime, streams }: ControlPlaneModuleOptions): DynamicModule {
+  static with({ config, url, tokens, monolith, runtime, streams, nats }: ControlPlaneModuleOptions): DynamicModule {
     const { poolSize, connectTimeoutMs, statementTimeoutMs } = config.database;
     return {
       module: ControlPlaneModule,
@@ -68,6 +77,7 @@ export class ControlPlaneModule implements OnApplicationShutdown {
       controllers: [ContextsController, RoutingController, AuditController, DeadLettersController],
       providers: [
         { provide: TOKENS, useValue: tokens },
+        { provide: NATS, useValue: nats },
         { provide: APP_GUARD, useClass: ControlGuard },
         { provide: Runtime, useValue: runtime },
         { provide: OwnerDatabases, useFactory: () => new OwnerDatabases(config) },
@@ -94,7 +104,7 @@ export class ControlPlaneModule implements OnApplicationShutdown {
               ...ports,
               contracts,
               url,
-              whileLeading: () => startProbe(config, routing, reports),
+              whileLeading: () => startProbe(config, routing, reports, nats),
             });
           },
         },
@@ -103,17 +113,18 @@ export class ControlPlaneModule implements OnApplicationShutdown {
   }
 
   onModuleInit(): void {
-    readiness.check('leading', () => this.control.mustLead());
+    readiness.check('leading', () => this.control.mustServe());
   }
 
-  onApplicationShutdown(): Promise<void> {
-    return this.control.stop();
+  async onApplicationShutdown(): Promise<void> {
+    await this.control.stop();
+    await this.nats?.close();
   }
 }
 
 /** A quiet system collects evidence, too; one probe is enough, so the one that acts has it. */
-function startProbe(config: Config, routing: RoutingTable, reports: Reports): () => Promise<void> {
-  const transports = new TcpPeers(rpcToken(config));
+function startProbe(config: Config, routing: RoutingTable, reports: Reports, nats?: Nats): () => Promise<void> {
+  const transports = nats ? new NatsPeers(nats, rpcToken(config)) : new TcpPeers(rpcToken(config));
   const probe = new Probe({
     contracts,
     instance: `probe-${process.pid}-${Date.now().toString(36)}`,

@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import type { Endpoints } from '@banyan/extraction';
 import { z } from 'zod';
 import { type ProcessState, Runtime, type Wanted } from './runtime.js';
 
@@ -44,6 +45,7 @@ export function parentChannel(): ParentChannel | undefined {
 export class ChildProcesses extends Runtime {
   private readonly events = new EventEmitter();
   private states: ProcessState[] = [];
+  private wanted: readonly Wanted[] | undefined;
   private forget: (() => void) | undefined;
 
   constructor(private readonly parent = parentChannel()) {
@@ -61,12 +63,17 @@ export class ChildProcesses extends Runtime {
   }
 
   want(list: readonly Wanted[]): void {
+    this.wanted = list;
     if (this.parent) return this.parent.send({ type: 'processes.want', wanted: list });
     if (list.length > 0)
       throw new Error(
         'This control plane was not started by `banyan up`, so nobody can start services and bridges for it. ' +
           'Start it with `banyan up`, or set BANYAN_RUNTIME=kubernetes',
       );
+  }
+
+  letGo(): void {
+    this.wanted = undefined;
   }
 
   observe(): readonly ProcessState[] {
@@ -81,14 +88,34 @@ export class ChildProcesses extends Runtime {
   private receive(message: unknown): void {
     const answer = Answer.safeParse(message);
     if (!answer.success) return; // the supervisor speaks of other things as well
-    this.states = answer.data.processes.map(({ role, context, ports, ready, error }): ProcessState => {
-      const [http, , rpc] = ports;
-      const endpoints =
-        role === 'service' && http !== undefined && rpc !== undefined
-          ? { http: `http://${HOST}:${http}`, rpc: { host: HOST, port: rpc } }
-          : undefined;
-      return { role, context, ready, ...(error !== undefined && { error }), ...(endpoints && { endpoints }) };
-    });
+    const all = Map.groupBy(answer.data.processes, ({ role, context }) => `${role} ${context}`);
+    this.states = [...all.values()].map(together);
+    this.wantAgain();
     this.events.emit('change');
   }
+
+  /** Another control plane that thought for a moment longer that it acts may have wanted something else since. */
+  private wantAgain(): void {
+    const names = (list: readonly { role: string; context: string }[]) =>
+      list.map(({ role, context }) => `${role} ${context}`).sort();
+    if (this.wanted && names(this.wanted).join() !== names(this.states).join())
+      this.parent?.send({ type: 'processes.want', wanted: this.wanted });
+  }
+}
+
+type Told = z.output<typeof Answer>['processes'][number];
+
+/** The instances of one service or bridge as one. */
+function together(instances: readonly Told[]): ProcessState {
+  const { role, context } = instances[0]!;
+  const ready = instances.some((each) => each.ready);
+  const error = ready ? undefined : instances.find((each) => each.error !== undefined)?.error;
+  const http: string[] = [];
+  const rpc: Endpoints['rpc'] = [];
+  for (const { ports } of role === 'service' ? instances : [])
+    if (ports[0] !== undefined && ports[2] !== undefined) {
+      http.push(`http://${HOST}:${ports[0]}`);
+      rpc.push({ host: HOST, port: ports[2] });
+    }
+  return { role, context, ready, ...(error !== undefined && { error }), ...(http[0] && { endpoints: { http, rpc } }) };
 }

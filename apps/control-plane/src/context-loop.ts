@@ -11,7 +11,7 @@ import {
 } from '@banyan/extraction';
 import { type Evidence, requiredOperations } from '@banyan/extraction/parity';
 import { ownerOf, sourceOf } from '@banyan/extraction/protocol';
-import { failPoint } from '@banyan/platform/resilience';
+import { failPoint } from '@banyan/platform/fail-point';
 import { ContextCopy } from './context-copy.js';
 import { evidenceOf, readGates } from './context-evidence.js';
 import { ContextRecord, type Wish } from './context-record.js';

@@ -95,12 +95,21 @@ export class ControlPlane {
     return [...this.loops.values()];
   }
 
+  /** Throws while it neither acts nor knows of another one that does. */
+  mustServe(): void {
+    if (!this.leadership.standsBy) this.mustLead();
+  }
+
   mustLead(): void {
-    if (!this.leading)
-      throw fail(
-        'UNAVAILABLE',
-        'This control plane stands by: another one acts, or its database is away. Ask again, or ask the other one',
-      );
+    if (!this.leading) throw this.standby;
+  }
+
+  /** What is said to who asks the wrong one. */
+  get standby(): DomainError {
+    return fail(
+      'UNAVAILABLE',
+      'This control plane stands by: another one acts, or its database is away. Ask again, or ask the other one',
+    );
   }
 
   onStatus(fn: (status: ContextStatus) => void): () => void {
@@ -148,6 +157,7 @@ export class ControlPlane {
       await running;
     } finally {
       this.loops = new Map();
+      this.options.runtime.letGo();
       this.statuses.clear();
       this.events.emit('standing by');
       await end?.();

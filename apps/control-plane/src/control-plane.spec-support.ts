@@ -28,10 +28,11 @@ export class ScriptedRuntime extends Runtime {
     this.wanted = list;
     this.changed();
   }
+  letGo(): void {}
   observe(): readonly ProcessState[] {
     return this.wanted.map(({ role, context }) => {
       const error = this.ill.get(`${role} ${context}`);
-      const endpoints = { http: 'http://127.0.0.1:1', rpc: { host: '127.0.0.1', port: 2 } };
+      const endpoints = { http: ['http://127.0.0.1:1'], rpc: [{ host: '127.0.0.1', port: 2 }] };
       return { role, context, ready: error === undefined, error, ...(role === 'service' && { endpoints }) };
     });
   }
@@ -165,7 +166,7 @@ export async function startControlPlane(
       return streams;
     },
   });
-  await app.listen(0, '127.0.0.1');
+  await app.listen(Number(settings['CONTROL_PORT'] ?? 0), '127.0.0.1');
   const url = await app.getUrl();
   const ask: SpecControlPlane['ask'] = async (method, path, body, token = OPERATOR) => {
     const answer = await fetch(`${url}${path}`, {

@@ -2,14 +2,16 @@ import { join } from 'node:path';
 import { Logger } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { contracts } from '@banyan/contracts';
+import { Nats, natsUser } from '@banyan/messaging/nats';
 import { type Config, keptSecret } from '@banyan/platform/config';
 import { migrate, roleUrl } from '@banyan/platform/database';
 import { type HttpAppOptions, createHttpApp } from '@banyan/platform/http';
-import { NestLogger } from '@banyan/platform/telemetry';
+import { NestLogger } from '@banyan/platform/telemetry/nest';
 import { ControlPlaneModule } from './app.module.js';
 import { ChildProcesses } from './child-processes.js';
 import { ControlPlane } from './control-plane.service.js';
 import { EventStream } from './event-stream.js';
+import { forwardWhileStandingBy } from './forward.js';
 import { KubernetesRuntime } from './kubernetes-runtime.js';
 import type { OwnerDatabases } from './owner-databases.js';
 import { ReplicationStreams } from './replication-streams.js';
@@ -35,6 +37,10 @@ export async function createControlPlane(config: Config, options: CreateOptions 
   if (!adminUrl)
     throw new Error('The control plane needs DATABASE_URL; `banyan up` brings an embedded Postgres and sets it');
   const { runtime = runtimeOf(config), streams = (owners) => new ReplicationStreams(owners), ...http } = options;
+  const nats =
+    config.nats && config.transports.rpc === 'nats'
+      ? await Nats.connect(config.nats, { name: natsUser.controlPlane })
+      : undefined;
   await migrate({ adminUrl, context: 'control', side: 'monolith', folders: [join(migrationsDir, 'control')] });
   const { stateDir, extraction } = config;
   const app = await createHttpApp(
@@ -45,12 +51,10 @@ export async function createControlPlane(config: Config, options: CreateOptions 
         operator: extraction.operatorToken ?? keptSecret(stateDir, 'operator-token'),
         client: extraction.clientToken ?? keptSecret(stateDir, 'client-token'),
       },
-      monolith: {
-        http: `http://${extraction.monolithRpc.host}:${extraction.monolithPort}`,
-        rpc: extraction.monolithRpc,
-      },
+      monolith: extraction.monolith,
       runtime,
       streams,
+      nats,
     }),
     config,
     { title: 'Banyan control plane', ...http },
@@ -64,6 +68,7 @@ export async function createControlPlane(config: Config, options: CreateOptions 
       EventStream.endAll();
       done();
     });
+  forwardWhileStandingBy(app.getHttpAdapter().getInstance(), app.get(ControlPlane), extraction.controlUrls ?? []);
   await app.init();
   await app.get(ControlPlane).start(PATIENCE_MS);
   return app;

@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import type { Side } from '@banyan/kernel';
 import { nextStep, otherSide, ownerOf, sourceOf } from '@banyan/extraction/protocol';
-import { failPoint } from '@banyan/platform/resilience';
+import { failPoint } from '@banyan/platform/fail-point';
 import { isAway, type OwnerDatabases, type SeenRow } from './owner-databases.js';
 import type { Waker } from './waker.js';
 

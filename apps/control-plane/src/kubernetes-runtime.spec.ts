@@ -183,7 +183,7 @@ describe('the Kubernetes runtime', () => {
     runtime.want(wanted('inventory-service', 'inventory-bridge'));
     await eventually(() => [...api.deployments.values()].map(({ replicas }) => replicas).join() === '1,1,0,0');
     const host = 'inventory-service.banyan.svc';
-    const endpoints = { http: `http://${host}:3000`, rpc: { host, port: 3001 } };
+    const endpoints = { http: [`http://${host}:3000`], rpc: [{ host, port: 3001 }] };
     expect(runtime.observe()).toEqual([
       { role: 'service', context: 'inventory', ready: false, endpoints },
       { role: 'bridge', context: 'inventory', ready: false },

@@ -86,6 +86,10 @@ export class KubernetesRuntime extends Runtime {
     this.#wake.abort();
   }
 
+  letGo(): void {
+    this.#wanted = undefined;
+  }
+
   onChange(fn: () => void): () => void {
     this.#events.on(CHANGE, fn);
     return () => void this.#events.off(CHANGE, fn);
@@ -124,7 +128,7 @@ export class KubernetesRuntime extends Runtime {
 
   #endpoints(service: string): Endpoints {
     const host = `${service}.${this.options.namespace}.svc`;
-    return { http: `http://${host}:${HTTP_PORT}`, rpc: { host, port: RPC_PORT } };
+    return { http: [`http://${host}:${HTTP_PORT}`], rpc: [{ host, port: RPC_PORT }] };
   }
 
   async #loop(): Promise<void> {

@@ -16,6 +16,8 @@ export class Leadership {
   private running: Promise<void> | undefined;
   private told = false;
   leading = false;
+  /** Another one acts, as far as was seen last. */
+  standsBy = false;
 
   constructor(
     private readonly url: string,
@@ -49,12 +51,13 @@ export class Leadership {
         await this.lock(client);
         if (this.stopping.signal.aborted) return;
         this.leading = true;
+        this.standsBy = this.told = false;
         this.log.log({ msg: 'this control plane acts' });
         await this.lead(over.signal);
       } catch (err) {
         if (!this.stopping.signal.aborted) this.log.warn({ msg: 'not leading', err });
       } finally {
-        this.leading = false;
+        this.leading = this.standsBy = false;
         await client.end().catch(() => {});
       }
       await sleep(RETRY_MS, undefined, { signal: this.stopping.signal }).catch(() => {});
@@ -68,7 +71,7 @@ export class Leadership {
       );
       if (rows[0]?.got) return;
       if (!this.told) this.log.log({ msg: 'another control plane acts; this one stands by' });
-      this.told = true;
+      this.told = this.standsBy = true;
       await sleep(RETRY_MS, undefined, { signal: this.stopping.signal }).catch(() => {});
     }
   }

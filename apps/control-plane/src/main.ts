@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import { readConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
-import { armFailPoints } from '@banyan/platform/resilience';
+import { armFailPoints } from '@banyan/platform/fail-point';
 import {
   gracefulShutdown,
   observeHttp,

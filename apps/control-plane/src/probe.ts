@@ -12,7 +12,7 @@ import {
   httpReadsOf,
 } from '@banyan/extraction/parity';
 import { type AnyContract, type AnyQuery, type Example, type Side, newId, system } from '@banyan/kernel';
-import type { Envelope, RemoteTransport, Reply } from '@banyan/messaging';
+import type { Envelope, Peers, Reply } from '@banyan/messaging';
 import { statusOfKind } from '@banyan/platform/http';
 import { request } from 'undici';
 
@@ -21,7 +21,7 @@ export interface ProbeOptions {
   /** One name per process and start. */
   instance: string;
   routing(): Routing | undefined;
-  transports: { to(address: { host: string; port: number }): RemoteTransport };
+  transports: Pick<Peers, 'to'>;
   /** Where its figures go; called when there is something new, twice a second at most. */
   report(report: Report): void;
   mirror?: Partial<MirrorOptions>;
@@ -81,6 +81,7 @@ export class Probe {
   readonly #contracts: ReadonlyMap<string, AnyContract>;
   readonly #contexts = new Map<string, Probed>();
   #timers: NodeJS.Timeout[] = [];
+  #turn = 0;
 
   constructor(private readonly options: ProbeOptions) {
     this.#mirror = new Mirror(this.#figures, { concurrency: 16, queue: 0, ...options.mirror });
@@ -244,12 +245,27 @@ export class Probe {
 
   async #call(context: string, operation: string, example: Example<unknown>, side: Side, deadline: number) {
     const state = this.options.routing();
-    const address = side === 'monolith' ? state?.monolith.rpc : state?.contexts[context]?.service?.rpc;
-    if (!address) throw new Error(`Nobody knows where the ${side} of ${context} is`);
+    const addresses = side === 'monolith' ? state?.monolith.rpc : state?.contexts[context]?.service?.rpc;
+    if (!addresses) throw new Error(`Nobody knows where the ${side} of ${context} is`);
     const { input, as = prober } = example;
     const envelope: Envelope = { id: newId(), context, operation, input, actor: as, at: Date.now(), deadline };
-    const reply: Reply = await this.options.transports.to(address).call(envelope);
+    const reply: Reply = await this.options.transports.to({ context, side, addresses }).call(envelope);
     return reply;
+  }
+
+  /** Of several instances one, and the next when that one is away: a dead instance says nothing about its side. */
+  async #get(
+    origins: readonly string[],
+    path: string,
+    options: { headers: Record<string, string>; signal: AbortSignal },
+  ) {
+    const first = this.#turn++;
+    for (let tried = 1; ; tried++)
+      try {
+        return await request(`${origins[(first + tried) % origins.length]}${path}`, options);
+      } catch (error) {
+        if (tried >= origins.length || options.signal.aborted) throw error;
+      }
   }
 
   /** A public GET: what the route's parameters do not take of the input goes into the query string. */
@@ -265,17 +281,14 @@ export class Probe {
       request: path,
       ask: async (side, { signal, maxBytes }) => {
         const state = this.options.routing();
-        const base = side === 'monolith' ? state?.monolith.http : state?.contexts[context]?.service?.http;
-        if (!base) throw new Error(`Nobody knows where the ${side} of ${context} is`);
+        const origins = side === 'monolith' ? state?.monolith.http : state?.contexts[context]?.service?.http;
+        if (!origins) throw new Error(`Nobody knows where the ${side} of ${context} is`);
         const headers = { 'user-agent': 'banyan-probe', 'banyan-placement': `${context}=${side}` };
         const {
           statusCode,
           headers: told,
           body,
-        } = await request(`${base}${path}${search && `?${search}`}`, {
-          headers,
-          signal,
-        });
+        } = await this.#get(origins, `${path}${search && `?${search}`}`, { headers, signal });
         const chunks: Buffer[] = [];
         let length = 0;
         for await (const chunk of body as AsyncIterable<Buffer>) {

@@ -1,5 +1,5 @@
 import type { Side } from '@banyan/kernel';
-import { otherSide } from '@banyan/extraction/protocol';
+import { otherSide, streamName } from '@banyan/extraction/protocol';
 import { type Stream, dropStream, preflight, prepareStream, streamState } from '@banyan/replication';
 import pg from 'pg';
 import type { OwnerDatabases } from './owner-databases.js';
@@ -85,9 +85,10 @@ export class ReplicationStreams extends Streams {
   }
 
   private stream(context: string, from: Side): Stream {
+    const source = this.owners.url(context, from);
     return {
-      name: `banyan_${context.replaceAll('-', '_')}_${from}`,
-      source: this.owners.url(context, from),
+      name: streamName(context, from, source),
+      source,
       target: this.owners.url(context, otherSide(from)),
       schema: context,
     };

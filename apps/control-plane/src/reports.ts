@@ -26,6 +26,8 @@ export class Reports {
     clearInterval(this.timer);
     this.timer = undefined;
     await this.save();
+    // Whoever acts next hears more than we have: what was saved is read again before we act again.
+    for (const instance of this.last.keys()) if (!this.unsaved.has(instance)) this.last.delete(instance);
   }
 
   take(report: Report): void {

@@ -7,13 +7,15 @@ export interface Wanted {
   settings: Record<string, string>;
 }
 
+/** Of all instances together. */
 export interface ProcessState {
   role: 'service' | 'bridge';
   context: string;
+  /** One of them is. */
   ready: boolean;
   /** Why it is not ready; without one it is on its way. */
   error?: string;
-  /** Where a service answers. */
+  /** Where a service answers: every instance that has an address, also one that is just starting again. */
   endpoints?: Endpoints;
 }
 
@@ -21,6 +23,8 @@ export interface ProcessState {
 export abstract class Runtime {
   /** The whole list each time: what is not on it is stopped. Throws when processes cannot be run here. */
   abstract want(list: readonly Wanted[]): void;
+  /** Somebody else decides from here on what is wanted. */
+  abstract letGo(): void;
   /** What is known of them now. */
   abstract observe(): readonly ProcessState[];
   abstract onChange(fn: () => void): () => void;

@@ -16,6 +16,9 @@ export { Cart, Order, OrderItem, OrderStatus, PaymentMethod, orders } from './or
 export { Payment, PaymentStatus, Refund, payments } from './payments.js';
 export { Shipment, ShipmentStatus, shipping } from './shipping.js';
 
+/** What every process with contexts calls, whichever they are: access tokens are checked with these keys. */
+export const calledByAll: readonly string[] = ['identity.jwks'];
+
 /** Every context there is, by name: what the map, the docs and the proxy's routes are made from. */
 export const contracts: readonly AnyContract[] = [
   identity,

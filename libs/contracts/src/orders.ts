@@ -93,6 +93,16 @@ export const orders = defineContext('orders', {
     OrderShipped: event(1, 'order', OrderRef.extend({ trackingNumber: z.string().nullable() })),
     OrderDelivered: event(1, 'order', OrderRef),
   },
+  calls: [
+    'inventory.reserve',
+    'inventory.commit',
+    'inventory.release',
+    'payments.authorise',
+    'payments.capture',
+    'payments.cancel',
+    'shipping.createShipment',
+    'shipping.cancelShipment',
+  ],
   subscribes: [
     'catalog.ProductCreated',
     'catalog.ProductUpdated',

@@ -1,6 +1,8 @@
+import type { Side } from '@banyan/kernel';
 import { testDatabase } from '@banyan/testing';
 import { beforeAll, beforeEach, expect, it } from 'vitest';
 import { applied } from './applied.js';
+import { streamName } from './protocol/index.js';
 
 const test = testDatabase({ contexts: ['inventory'] });
 const has = (epoch: number, lsn?: string) => applied(test.database('inventory'), { side: 'service', epoch, lsn });
@@ -21,30 +23,30 @@ const bridged = async () => {
   await test.admin('grant usage on schema banyan_replication to public');
   await test.admin('grant select on banyan_replication.mark to public');
 };
-const mark = (stream: string, lsn: string) =>
+const mark = (from: Side, lsn: string) =>
   test.admin(
     `insert into banyan_replication.mark values ($1, $2) on conflict (stream) do update set lsn = excluded.lsn`,
-    [stream, lsn],
+    [streamName('inventory', from, 'postgres://localhost/another'), lsn],
   );
 
 it('with a bridge, what it has applied is', async () => {
   await bridged();
   await epochHere(3);
-  await mark('banyan_inventory_service', 'A/10');
+  await mark('service', 'A/10');
   expect(await has(3, 'A/10')).toBe(true);
   expect(await has(3, '9/FFFFFFFF')).toBe(true);
   expect(await has(3, 'A/11')).toBe(false);
   expect(await has(3)).toBe(false);
   // The other direction's mark says nothing.
-  await mark('banyan_inventory_monolith', 'F/0');
+  await mark('monolith', 'F/0');
   expect(await has(3, 'A/11')).toBe(false);
 });
 
 it('a mark that arrives while it is waited for counts', async () => {
   await bridged();
-  await mark('banyan_inventory_service', 'B/1');
+  await mark('service', 'B/1');
   const waiting = has(3, 'B/2');
-  await mark('banyan_inventory_service', 'B/2');
+  await mark('service', 'B/2');
   expect(await waiting).toBe(true);
 });
 

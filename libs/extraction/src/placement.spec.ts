@@ -16,8 +16,8 @@ function follow(options: { side: Side; context?: string; canary?: (userId: strin
     context: options.context,
     routing: { current: () => current, onChange: (listener) => (listeners.push(listener), () => {}) },
     canary: { isService: (_context, { userId }) => options.canary?.(userId!) ?? false },
-    transports: { to: ({ host }) => transport(host) },
-    monolith: monolithRpc,
+    transports: { to: ({ addresses }) => transport(addresses[0]!.host) },
+    monolith: [monolithRpc],
   });
   const tell = (changes: Partial<ContextRouting>) => {
     current = routing({ ...current?.contexts['inventory'], ...changes }, (current?.revision ?? 0) + 1);
@@ -33,7 +33,7 @@ const say = (decision: Decision): string =>
 
 const routing = (changes: Partial<ContextRouting> = {}, revision = 1): Routing => ({
   revision,
-  monolith: { http: 'http://monolith', rpc: monolithRpc },
+  monolith: { http: ['http://monolith'], rpc: [monolithRpc] },
   contexts: {
     inventory: {
       stage: 'monolith',
@@ -41,7 +41,7 @@ const routing = (changes: Partial<ContextRouting> = {}, revision = 1): Routing =
       epoch: 1,
       holding: false,
       since: '2026-01-01T00:00:00.000Z',
-      service: { http: 'http://service', rpc: { host: 'service', port: 2 } },
+      service: { http: ['http://service'], rpc: [{ host: 'service', port: 2 }] },
       ...changes,
     },
   },

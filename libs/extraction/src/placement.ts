@@ -1,13 +1,8 @@
 import type { ConsistencyToken, Side } from '@banyan/kernel';
-import type { Decision, Envelope, Kind, Placement, RemoteTransport } from '@banyan/messaging';
+import type { Address, Decision, Envelope, Kind, Peers, Placement } from '@banyan/messaging';
 import type { Database } from '@banyan/platform/database';
 import { applied } from './applied.js';
 import type { ContextRouting, Routing } from './routing.js';
-
-interface Address {
-  host: string;
-  port: number;
-}
 
 /** Where the routing state comes from: a `RoutingFollower`. */
 export interface RoutingSource {
@@ -23,9 +18,9 @@ export interface PlacementOptions {
   routing: RoutingSource;
   /** The canary flag: does this user read from the service? */
   canary: { isService(context: string, who: { userId?: string; sessionId?: string }): boolean };
-  transports: { to(address: Address): RemoteTransport };
+  transports: Pick<Peers, 'to'>;
   /** Where the monolith answers while nobody has told yet. */
-  monolith: Address;
+  monolith: readonly Address[];
 }
 
 /** A refused call waits this long for news before it tries the other side, ms: the fence decides, so a guess is harmless. */
@@ -194,8 +189,8 @@ export class ExtractionPlacement implements Placement {
     const known: Known = told ?? { stage: 'monolith', owner: here ?? 'monolith', epoch: 0, holding: false };
     const at = (side: Side, epoch?: number): Decision => {
       if (side === here) return { at: 'local', side, epoch };
-      const address = side === 'monolith' ? (all?.monolith.rpc ?? monolith) : told?.service?.rpc;
-      return address ? { at: 'remote', via: transports.to(address), side, epoch } : HOLD;
+      const addresses = side === 'monolith' ? (all?.monolith.rpc ?? monolith) : told?.service?.rpc;
+      return addresses ? { at: 'remote', via: transports.to({ context, side, addresses }), side, epoch } : HOLD;
     };
     const epoch = told?.epoch;
     const sides = { monolith: at('monolith', epoch), service: at('service', epoch) };

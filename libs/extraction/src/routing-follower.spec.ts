@@ -11,7 +11,7 @@ import type { Routing } from './routing.js';
 const token = 'a token of the routers';
 const state = (revision: number): Routing => ({
   revision,
-  monolith: { http: 'http://127.0.0.1:3000', rpc: { host: '127.0.0.1', port: 3001 } },
+  monolith: { http: ['http://127.0.0.1:3000'], rpc: [{ host: '127.0.0.1', port: 3001 }] },
   contexts: {},
 });
 const said = (data: unknown) => `event: routing\ndata: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`;
@@ -23,6 +23,8 @@ class Control {
   port = 0;
   first: unknown;
   refused = 0;
+  /** Another one acts. */
+  standsBy = false;
 
   async start(): Promise<void> {
     const server = createServer((request, response) => {
@@ -30,6 +32,7 @@ class Control {
         this.refused++;
         return response.writeHead(401).end();
       }
+      if (this.standsBy) return response.writeHead(503).end();
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       if (this.first) response.write(said(this.first));
       else response.flushHeaders();
@@ -59,10 +62,10 @@ let folder: string;
 let control: Control;
 let warnings: object[];
 const followers: RoutingFollower[] = [];
-const follower = (options: { token?: string } = {}) => {
+const follower = (options: { token?: string; controlUrls?: string[] } = {}) => {
   const made = new RoutingFollower({
     patienceMs: 0,
-    controlUrl: `http://127.0.0.1:${control.port}`,
+    controlUrls: [`http://127.0.0.1:${control.port}`],
     token,
     file: join(folder, 'routing', 'spec.json'),
     log: { warn: (line) => void warnings.push(line) },
@@ -151,6 +154,26 @@ it.each<[string, unknown]>([
   control.first = state(2);
   control.say(state(2));
   await eventually(() => one.current()?.revision === 2);
+});
+
+it('of several control planes it follows the one that acts, and the next one as soon as that is gone', async () => {
+  const other = new Control();
+  await other.start();
+  const controlUrls = [other, control].map(({ port }) => `http://127.0.0.1:${port}`);
+  other.standsBy = true;
+  control.first = state(1);
+  const one = follower({ controlUrls });
+  await one.start(5_000);
+  expect(one.current()).toEqual(state(1));
+  other.standsBy = false;
+  other.first = state(2);
+  await control.die();
+  await eventually(() => one.current()?.revision === 2);
+  control.standsBy = true;
+  await control.start();
+  other.say(state(3));
+  await eventually(() => one.current()?.revision === 3);
+  await other.die();
 });
 
 it('starts from nothing when what is on disk is broken', async () => {

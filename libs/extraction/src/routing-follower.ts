@@ -7,7 +7,8 @@ import { EventSourceParserStream } from 'eventsource-parser/stream';
 import { Routing } from './routing.js';
 
 export interface RoutingFollowerOptions {
-  controlUrl: string;
+  /** The control planes, of which one acts: the others say that they stand by, and the next one is asked. */
+  controlUrls: readonly string[];
   /** What routers authenticate with. */
   token: string;
   /** Where the last known state is kept. */
@@ -88,12 +89,13 @@ export class RoutingFollower {
 
   async #follow(): Promise<void> {
     const { signal } = this.#stop;
+    const { controlUrls } = this.#options;
     let waitMs = BACKOFF.from;
     let told = false;
     let heardAt = performance.now();
-    while (!signal.aborted) {
+    for (let turn = 0; !signal.aborted; turn++) {
       try {
-        await this.#listen(() => {
+        await this.#listen(controlUrls[turn % controlUrls.length]!, () => {
           waitMs = BACKOFF.from;
           told = false;
           heardAt = performance.now();
@@ -105,14 +107,16 @@ export class RoutingFollower {
           told = true;
         }
       }
+      // All of them are asked before anybody waits.
+      if (turn % controlUrls.length < controlUrls.length - 1) continue;
       await pause(waitMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
       waitMs = Math.min(BACKOFF.to, waitMs * 2);
     }
   }
 
   /** Reads one stream to its end; throws when it cannot be had, or falls silent. */
-  async #listen(connected: () => void): Promise<void> {
-    const { controlUrl, token } = this.#options;
+  async #listen(controlUrl: string, connected: () => void): Promise<void> {
+    const { token } = this.#options;
     const silent = new AbortController();
     const timer = setTimeout(() => silent.abort(new Error(`nothing was said for ${SILENCE} ms`)), SILENCE);
     try {

@@ -3,12 +3,12 @@ import { Side, Stage } from './stage.js';
 
 const Address = z.strictObject({ host: z.string(), port: z.int() });
 
-/** Where one side of a context answers. */
+/** Where one side of a context answers: one address for each of its instances, of which any will do. */
 export const Endpoints = z.strictObject({
   /** For the proxy: `http://127.0.0.1:3101`. */
-  http: z.string(),
+  http: z.array(z.string()).min(1),
   /** For the buses of other processes. */
-  rpc: Address,
+  rpc: z.array(Address).min(1),
 });
 export type Endpoints = z.output<typeof Endpoints>;
 

@@ -123,6 +123,8 @@ export interface ContextSpec<
   queries: Q;
   commands: C;
   events: E;
+  /** Names of other contexts' operations that this context calls: on a broker it may call no others. */
+  calls?: string[];
   /** Names of other contexts' events that this context reacts to. */
   subscribes: string[];
 }

@@ -1,8 +1,16 @@
+import { Logger } from '@nestjs/common';
 import { type AnyContract, type AnyOperation, DomainError, anonymous, newId } from '@banyan/kernel';
 import { currentTraceparent, withSpan } from '@banyan/platform/telemetry';
+import {
+  type CircuitBreakerPolicy,
+  CircuitState,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  handleWhenResult,
+} from 'cockatiel';
 import type { Endpoint } from './endpoint.js';
 import type { Envelope, Reply } from './envelope.js';
-import { CONTEXT_MOVED, moved, neverRan, refusal } from './failures.js';
+import { CONTEXT_BEHIND, CONTEXT_MOVED, moved, neverRan, refusal } from './failures.js';
 import type { CallOptions, Client } from './handlers.js';
 import type { Decision, Placement } from './placement.js';
 import { type CallScope, currentScope, noteReply } from './scope.js';
@@ -16,9 +24,16 @@ export const HOLD = 2_000;
 /** How long a side that does not own the context may take over a read before the owner is asked, ms. */
 const PATIENCE = 1_000;
 
+/** After so many failed reads in a row such a side is left alone, and tried again so much later, ms: as the proxy does. */
+const FAILURES = 5;
+const RETRY = 1_000;
+
 /** Carries calls to the side that owns a context. */
 export class Bus {
   readonly #endpoints = new Map<string, Endpoint>();
+  readonly #log = new Logger('Bus');
+  /** By context: how the side fares that reads without owning it. */
+  readonly #candidates = new Map<string, CircuitBreakerPolicy>();
 
   constructor(
     private readonly placement: Placement,
@@ -91,10 +106,36 @@ export class Bus {
     return where.otherwise ? this.#read(where, where.otherwise, envelope) : where.via.call(envelope);
   }
 
-  /** Reads on a side that does not own the context; the owner is asked when it is behind, gone, or silent. */
+  /** Reads on a side that does not own the context; the owner is asked when it is behind, gone, silent or broken. */
   async #read(where: Decision & { at: 'remote' }, otherwise: Decision, envelope: Envelope): Promise<Reply> {
-    const reply = await where.via.call(envelope, Math.min(envelope.deadline, Date.now() + PATIENCE));
-    return reply.ok || reply.error.kind !== 'unavailable' ? reply : this.#send(otherwise, envelope);
+    const candidate = this.#candidate(envelope.context);
+    const ask = () => where.via.call(envelope, Math.min(envelope.deadline, Date.now() + PATIENCE));
+    if (candidate.state !== CircuitState.Closed) {
+      // Now and then one read tries it again, and nobody waits for how that ends.
+      if (candidate.state === CircuitState.Open) candidate.execute(ask).catch(() => {});
+      return this.#send(otherwise, envelope);
+    }
+    const reply = await candidate.execute(ask);
+    return isNoAnswer(reply) ? this.#send(otherwise, envelope) : reply;
+  }
+
+  #candidate(context: string): CircuitBreakerPolicy {
+    let candidate = this.#candidates.get(context);
+    if (!candidate) {
+      candidate = circuitBreaker(handleWhenResult(isFailure), {
+        halfOpenAfter: RETRY,
+        breaker: new ConsecutiveBreaker(FAILURES),
+      });
+      let well = true;
+      candidate.onStateChange((state) => {
+        if (state === CircuitState.HalfOpen || (state === CircuitState.Closed) === well) return;
+        well = !well;
+        if (well) this.#log.log({ msg: 'the candidate is read again', context });
+        else this.#log.warn({ msg: 'the candidate fails: the owner is read instead', context });
+      });
+      this.#candidates.set(context, candidate);
+    }
+    return candidate;
   }
 
   #local(envelope: Envelope): Promise<Reply> {
@@ -144,6 +185,14 @@ interface Called {
 }
 
 const held: Decision = { at: 'hold' };
+
+/** Somebody else may have an answer. */
+const isNoAnswer = (reply: Reply): reply is Reply & { ok: false } =>
+  !reply.ok && (reply.error.kind === 'unavailable' || reply.error.kind === 'internal');
+
+/** A side that lacks what the caller has written, or has just lost the context, is well. */
+const isFailure = (reply: unknown): boolean =>
+  isNoAnswer(reply as Reply) && ![CONTEXT_BEHIND, CONTEXT_MOVED].includes((reply as Reply & { ok: false }).error.code);
 
 /** A command that was refused has had no effect; one whose answer got lost may have. */
 function noteRun({ seen }: CallScope, reply: Reply): void {

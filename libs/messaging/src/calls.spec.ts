@@ -2,9 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { DomainError } from '@banyan/kernel';
 import { testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { LoopbackPlacement } from './loopback.js';
 import { currentScope, newScope, runInScope } from './scope.js';
-import { OverTcp, alice, bob, createToyTables, freePort, startToy } from './toy.spec-support.js';
+import { type Way, alice, bob, createToyTables, startToy, ways } from './toy.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
 beforeAll(() => createToyTables(test));
@@ -18,18 +17,18 @@ const failure = async (call: Promise<unknown>): Promise<DomainError> => {
   return error;
 };
 
-// What holds for a call holds wherever its context runs.
-describe.each([
-  ['in process', () => undefined],
-  ['through the serialising loop-back', () => new LoopbackPlacement()],
-  ['over TCP', (rpcPort: number) => new OverTcp(rpcPort)],
-])('a call %s', (_name, placement) => {
+// The conformance suite of calls: what holds for one holds wherever its context runs.
+describe.each(ways)('a call %s', (_name, open) => {
+  let way: Way;
   let toy: Awaited<ReturnType<typeof startToy>>;
   beforeAll(async () => {
-    const rpcPort = await freePort();
-    toy = await startToy(test, { rpcPort }, { placement: placement(rpcPort) });
+    way = await open();
+    toy = await startToy(test, way.hooks, { placement: way.placement });
   });
-  afterAll(() => toy.close());
+  afterAll(async () => {
+    await toy.close();
+    await way.close();
+  });
   const counter = () => `c-${randomUUID()}`;
   const outboxOf = (name: string) =>
     test.admin(`select * from inventory.outbox where aggregate = $1`, [`counter/${name}`]);

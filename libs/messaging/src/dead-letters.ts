@@ -44,9 +44,10 @@ export async function redrive(db: Database, eventId?: string): Promise<number> {
     `update outbox set state = 'pending', attempts = 0, due_at = now() where state = 'parked' and ($1::uuid is null or event_id = $1)`,
     [eventId ?? null],
   );
-  // What waited behind them is due again as well.
+  // What waited behind them is due again as well. Counted as a try, so that a relay which has just found it waiting, and
+  // would let it wait for long, settles nothing.
   await db.query(
-    `update outbox o set due_at = now() from outbox p
+    `update outbox o set due_at = now(), attempts = o.attempts + 1 from outbox p
      where o.state = 'pending' and p.event_id = o.previous and p.subscriber = o.subscriber and p.state = 'pending' and o.due_at > now()`,
   );
   return rowCount ?? 0;

@@ -72,3 +72,14 @@ export interface ReplyMeta {
 /** What an inbox says of one delivered event. */
 export type Receipt =
   { id: string; verdict: 'applied' | 'duplicate' | 'gap' } | { id: string; verdict: 'failed'; error: string };
+
+/** An event that a subscriber cannot take from a stream: what its row in the outbox of its publisher is to say. */
+export const GivenBack = z.strictObject({
+  eventId: z.uuid(),
+  subscriber: z.string(),
+  /** `pending`: to be delivered by the relay itself, in its order; `parked`: it failed too often. */
+  state: z.enum(['pending', 'parked']),
+  attempts: z.int(),
+  error: z.string(),
+});
+export type GivenBack = z.output<typeof GivenBack>;

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { eventually, testDatabase } from '@banyan/testing';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { deadLetters, redrive } from './dead-letters.js';
 import type { EventEnvelope, Receipt } from './envelope.js';
-import { LoopbackPlacement } from './loopback.js';
+import { EventStreams } from './jetstream.js';
 import { Relay, relayDefaults } from './relay.js';
-import { OverTcp, type ToyHooks, createToyTables, freePort, startToy } from './toy.spec-support.js';
+import { type ToyHooks, type Way, createToyTables, natsTo, startToy, ways } from './toy.spec-support.js';
 import { UnitOfWork } from './unit-of-work.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
@@ -30,17 +30,38 @@ const upTo = (n: number) => Array.from({ length: n }, (_, i) => ({ value: i + 1,
 const undone = async () =>
   (await test.admin<{ n: number }>(`select count(*)::int as n from inventory.outbox where state <> 'done'`))[0]!.n;
 
-// The conformance suite of event delivery.
-describe.each([
-  ['in process', () => undefined],
-  ['through the serialising loop-back', () => new LoopbackPlacement()],
-  ['over TCP', (rpcPort: number) => new OverTcp(rpcPort)],
-])('events %s', (_name, placement) => {
-  let rpcPort = 0;
-  beforeEach(async () => (rpcPort = await freePort()));
+let broker: NatsServer;
+beforeAll(async () => {
+  broker = await startNats();
+});
+afterAll(() => broker.stop());
+
+/** What carries events: the relay itself, by every way there is, or streams, from which what failed goes back by that way. */
+const carriers = [
+  ...ways.map(([name, open]) => ({ name: `delivered directly ${name}`, open, streams: false })),
+  ...ways.map(([name, open]) => ({ name: `through JetStream, back ${name}`, open, streams: true })),
+];
+
+// The conformance suite of event delivery; what takes longer is in test/events.
+describe.each(carriers)('events $name', ({ open, streams }) => {
+  let way: Way;
+  let options: Parameters<typeof startToy>[2];
+  beforeEach(async () => {
+    way = await open();
+    options = { placement: way.placement };
+    if (!streams) return closing.push(way.close);
+    const nats = await natsTo(broker.url);
+    options.streams = new EventStreams(nats, { publishing: true });
+    closing.push(way.close, () => nats.close());
+  });
+  const startWith = async (hooks: ToyHooks = {}) => {
+    const toy = await startToy(test, { ...way.hooks, ...hooks }, options);
+    closing.unshift(toy.close);
+    return toy;
+  };
 
   it('reach their subscriber once each, in order per aggregate', async () => {
-    const toy = await start({ rpcPort }, { placement: placement(rpcPort) });
+    const toy = await startWith();
     const names = [counter(), counter(), counter()];
     await Promise.all(
       names.map(async (name) => {
@@ -53,15 +74,11 @@ describe.each([
   it('that are poison are parked after N tries, block only their own aggregate, and can be redriven', async () => {
     const [bad, good] = [counter(), counter()];
     let poison = true;
-    const toy = await start(
-      {
-        rpcPort,
-        heard: ({ data }) => {
-          if (poison && data.name === bad && data.value === 2) throw new Error('cannot digest');
-        },
+    const toy = await startWith({
+      heard: ({ data }) => {
+        if (poison && data.name === bad && data.value === 2) throw new Error('cannot digest');
       },
-      { placement: placement(rpcPort) },
-    );
+    });
     for (let i = 0; i < 3; i++) {
       await toy.counting.add({ name: bad, by: 1 });
       await toy.counting.add({ name: good, by: 1 });

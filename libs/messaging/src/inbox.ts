@@ -30,7 +30,12 @@ const take = `
   select case when f.event_id is not null then 'fresh' when k.event_id is not null then 'duplicate' else 'gap' end as verdict
   from given g left join fresh f using (event_id) left join known k using (event_id) order by g.ord`;
 
-class Split extends Error {}
+/** Some miss the one before them. */
+class Split extends Error {
+  constructor(readonly missing: ReadonlySet<string>) {
+    super('gap');
+  }
+}
 
 /** Receives events for one context. The unique row in the effect's transaction is what makes an event happen once. */
 export class Inbox {
@@ -43,33 +48,39 @@ export class Inbox {
     this.#reactions = new Map(reactions.map((reaction) => [reaction.event.name, reaction]));
   }
 
-  /** Events of one aggregate come in order. One transaction for all; one for each when something is wrong with one. */
+  /**
+   * Events of one aggregate come in order. One transaction for all; when something is wrong with one, two for the halves,
+   * and so on: it is found in few, and the others still go together.
+   */
   async receive(events: EventEnvelope[]): Promise<Receipt[]> {
-    if (events.length > 1) {
-      try {
-        return await this.#together(events);
-      } catch (error) {
-        if (DomainError.is(error) && error.kind === 'unavailable') throw error;
-      }
+    if (events.length === 0) return [];
+    try {
+      return await this.#together(events);
+    } catch (error) {
+      // Not the event's fault: the database is away, or the context has moved.
+      if (DomainError.is(error) && error.kind === 'unavailable') throw error;
+      if (error instanceof Split) return this.#without(error.missing, events);
+      if (events.length === 1) return [{ id: events[0]!.id, verdict: 'failed', error: describe(error) }];
     }
-    const receipts: Receipt[] = [];
-    for (const event of events) {
-      try {
-        receipts.push(...(await this.#together([event])));
-      } catch (error) {
-        // Not the event's fault: the database is away, or the context has moved.
-        if (DomainError.is(error) && error.kind === 'unavailable') throw error;
-        if (error instanceof Split) receipts.push({ id: event.id, verdict: 'gap' });
-        else receipts.push({ id: event.id, verdict: 'failed', error: describe(error) });
-      }
-    }
-    return receipts;
+    const half = Math.ceil(events.length / 2);
+    return [...(await this.receive(events.slice(0, half))), ...(await this.receive(events.slice(half)))];
+  }
+
+  /** All but those that miss the one before them, and what comes behind those. */
+  async #without(missing: ReadonlySet<string>, events: EventEnvelope[]): Promise<Receipt[]> {
+    const waiting = new Set(missing);
+    for (const { id, previous } of events) if (previous !== null && waiting.has(previous)) waiting.add(id);
+    const rest = events.filter(({ id }) => !waiting.has(id));
+    const receipts = rest.length ? await this.receive(rest) : [];
+    const taken = new Map(receipts.map((receipt) => [receipt.id, receipt]));
+    return events.map(({ id }) => taken.get(id) ?? { id, verdict: 'gap' });
   }
 
   #together(events: EventEnvelope[]): Promise<Receipt[]> {
     return this.unit.run(this.#cause(events[0]!), async (ctx) => {
       const verdicts = await this.#take(events, ctx);
-      if (verdicts.includes('gap')) throw new Split();
+      if (verdicts.includes('gap'))
+        throw new Split(new Set(events.flatMap(({ id }, index) => (verdicts[index] === 'gap' ? [id] : []))));
       const receipts: Receipt[] = [];
       for (const [index, event] of events.entries()) {
         if (verdicts[index] === 'fresh') await this.#react(event, ctx.fork(this.#cause(event)));

@@ -15,9 +15,20 @@ export type {
   QueryContext,
 } from './handlers.js';
 export { Jobs } from './jobs.js';
+export { KeptAnswers } from './kept-answers.js';
 export { LoopbackPlacement } from './loopback.js';
 export { MessagingModule, type MessagingOptions } from './messaging.module.js';
-export { type Decision, type Kind, type Placement, type RemoteTransport, type WayIn, allLocal } from './placement.js';
+export {
+  type Address,
+  type Decision,
+  type Kind,
+  type Peers,
+  type Placement,
+  type RemoteTransport,
+  type WayIn,
+  type Whereabouts,
+  allLocal,
+} from './placement.js';
 export { Receiver } from './receiver.js';
 export { type SagaDefinition, type SagaStep, type StepResult, defineSaga, done, wait } from './saga.js';
 export { Sagas } from './sagas.js';

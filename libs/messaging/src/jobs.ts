@@ -1,81 +1,77 @@
 import { Logger } from '@nestjs/common';
 import { system } from '@banyan/kernel';
+import type { RedisLink } from '@banyan/platform/redis';
 import { currentTraceparent, metrics, withRemoteParent } from '@banyan/platform/telemetry';
-import { createPostgresBackend, withBackend } from 'bullmq';
+import type { Queue, Worker } from 'bullmq';
 import type { JobContext } from './handlers.js';
+import { type JobBackend, type Payload, postgresJobs, redisJobs } from './jobs.backend.js';
 import { currentScope, newScope, runInScope } from './scope.js';
-
-const { Queue, Worker } = withBackend(createPostgresBackend);
-
-const QUEUE = 'banyan';
 
 /** Jobs at once in one process. They are sweeps: each does its rows in batches. */
 const CONCURRENCY = 4;
+
+/** How often it is looked whether the schedules are still there, ms: a Redis that was emptied has none. */
+const CHECKED = 15_000;
+
+/** At the end running jobs have so long, and so has whoever keeps the queue, ms. */
+const LAST = 8_000;
 
 interface Registered {
   everyMs: number;
   run(ctx: JobContext): Promise<void>;
 }
 
-interface Payload {
-  id?: string;
-  traceparent?: string;
-}
-
 export interface JobsOptions {
   /** Where BullMQ's Postgres backend keeps its tables. They are made on first start. */
   connectionString: string;
   schema: string;
+  /** Whose jobs: processes of one kind share them. Only Redis needs the name, where all kinds meet. */
+  queue?: string;
 }
 
 /**
  * Wake-ups. The row is the truth: a job looks at rows and does what is due, a sweep finds what a lost wake-up missed,
- * and running twice is harmless, because BullMQ may run a stalled job again.
+ * and running twice is harmless, because BullMQ may run a stalled job again. So the queue may be lost as a whole: the
+ * sweeps come back by themselves. With REDIS_URL it is in Redis; while that is away, jobs wait.
  */
 export class Jobs {
   readonly #jobs = new Map<string, Registered>();
   readonly #log = new Logger('jobs');
-  #queue: InstanceType<typeof Queue<Payload>> | undefined;
-  #worker: InstanceType<typeof Worker<Payload>> | undefined;
+  readonly #backend: JobBackend;
+  #queue: Queue<Payload> | undefined;
+  #worker: Worker<Payload> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #checking: Promise<void> | undefined;
+  #stopped = false;
 
   constructor(
-    private readonly options: JobsOptions,
+    options: JobsOptions,
     /** Asked before every run: a job of a context that is owned elsewhere does nothing here. */
     private readonly active: (context: string) => boolean = () => true,
-  ) {}
+    redis?: RedisLink,
+    private readonly checkedMs = CHECKED,
+  ) {
+    this.#backend = redis ? redisJobs(redis, options.queue ?? 'monolith') : postgresJobs(options);
+  }
 
   add(name: string, job: Registered): void {
     if (this.#jobs.has(name)) throw new Error(`Two jobs are called ${name}`);
     this.#jobs.set(name, job);
   }
 
+  /** With a queue that cannot be reached: throws, or (Redis) goes on without until it can. */
   async start(): Promise<void> {
-    const { connectionString, schema } = this.options;
-    const connection = { connectionString, schema, migrate: true, max: 4, application_name: 'banyan:jobs' };
-    const queue = new Queue<Payload>(QUEUE, {
-      connection,
-      defaultJobOptions: { removeOnComplete: true, removeOnFail: { count: 100 } },
-    });
-    this.#queue = queue;
-    queue.on('error', (error) => this.#log.warn({ msg: 'job queue not reachable', err: error }));
-    await this.#queue.waitUntilReady();
-    for (const [name, { everyMs }] of this.#jobs)
-      await this.#queue.upsertJobScheduler(name, { every: everyMs }, { name, data: {} });
-    // Jobs that the code no longer has must not come round for ever.
-    for (const scheduler of await this.#queue.getJobSchedulers())
-      if (scheduler.name && !this.#jobs.has(scheduler.name)) await this.#queue.removeJobScheduler(scheduler.key);
-    this.#worker = new Worker<Payload>(QUEUE, (job) => this.#run(job.name, job.data), {
-      connection,
-      concurrency: CONCURRENCY,
-    });
-    this.#worker.on('error', (error) => this.#log.warn({ msg: 'job worker', err: error }));
-    await this.#worker.waitUntilReady();
+    await this.#backend.whenUp(() => this.#open());
+    this.#timer = setInterval(() => void this.#check(), this.checkedMs).unref();
   }
 
   /** Lets running jobs end. */
   async stop(): Promise<void> {
-    await this.#worker?.close();
-    await this.#queue?.close();
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    await this.#checking;
+    await this.#close();
+    this.#backend.close();
   }
 
   /**
@@ -93,8 +89,66 @@ export class Jobs {
         { delay: at ? Math.max(0, at.getTime() - Date.now()) : 0, jobId: id && `${name}/${id}`.replaceAll(':', '_') },
       );
     } catch (error) {
-      this.#log.warn({ msg: `${name} not woken, its sweep will do it`, err: error });
+      this.#failed(`${name} not woken, its sweep will do it`, error);
     }
+  }
+
+  /** The queue is there, for the first time or again. */
+  async #open(): Promise<void> {
+    if (this.#stopped) return;
+    if (this.#queue) return this.#check();
+    const failed = (error: Error) => this.#failed('job queue', error);
+    const queue = this.#backend.queue();
+    const worker = this.#backend.worker((job) => this.#run(job.name, job.data), CONCURRENCY);
+    queue.on('error', failed);
+    worker.on('error', failed);
+    this.#queue = queue;
+    this.#worker = worker;
+    try {
+      await queue.waitUntilReady();
+      await this.#schedule(queue, { first: true });
+      await worker.waitUntilReady();
+    } catch (error) {
+      // Half a queue would never get whole: the next time starts anew.
+      this.#queue = this.#worker = undefined;
+      await closed(queue, worker, this.#backend.isUp());
+      throw error;
+    }
+  }
+
+  #check(): Promise<void> {
+    return (this.#checking ??= this.#checkNow().finally(() => (this.#checking = undefined)));
+  }
+
+  async #checkNow(): Promise<void> {
+    const queue = this.#queue;
+    if (!queue || this.#stopped || !this.#backend.isUp()) return;
+    try {
+      await this.#schedule(queue, { first: false });
+    } catch (error) {
+      this.#failed('schedules not checked', error);
+    }
+  }
+
+  /** What is there stays as it is. */
+  async #schedule(queue: Queue<Payload>, { first }: { first: boolean }): Promise<void> {
+    const known = new Map((await queue.getJobSchedulers()).map((scheduler) => [scheduler.key, scheduler]));
+    for (const [name, { everyMs }] of this.#jobs)
+      if (Number(known.get(name)?.every) !== everyMs)
+        await queue.upsertJobScheduler(name, { every: everyMs }, { name, data: {} });
+    // Jobs that the code no longer has must not come round for ever. Only at the start: newer processes may have others.
+    for (const [key, { name }] of known)
+      if (first && name && !this.#jobs.has(name)) await queue.removeJobScheduler(key);
+  }
+
+  async #close(): Promise<void> {
+    const [queue, worker] = [this.#queue, this.#worker];
+    this.#queue = this.#worker = undefined;
+    if (queue && worker) await closed(queue, worker, this.#backend.isUp());
+  }
+
+  #failed(msg: string, error: unknown): void {
+    if (!this.#stopped && !this.#backend.isAway(error)) this.#log.warn({ msg, err: error });
   }
 
   async #run(name: string, { id, traceparent }: Payload): Promise<void> {
@@ -113,4 +167,19 @@ export class Jobs {
       this.#log.warn({ msg: `${name} failed, its next round tries again`, err: error });
     }
   }
+}
+
+/** BullMQ waits for answers that may never come: whoever is not there any more is not waited for. */
+async function closed(queue: Queue<Payload>, worker: Worker<Payload>, up: boolean): Promise<void> {
+  const ended = Promise.all([worker.close(!up), queue.close()]).then(
+    () => true,
+    () => false,
+  );
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, up ? LAST : LAST / 16, false);
+  });
+  const clean = await Promise.race([ended, late]);
+  clearTimeout(timer);
+  if (!clean) for (const each of [worker, queue]) each.disconnect().catch(() => {});
 }

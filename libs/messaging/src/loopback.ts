@@ -1,4 +1,4 @@
-import type { EventEnvelope, Envelope, Receipt, Reply } from './envelope.js';
+import type { EventEnvelope, Envelope, GivenBack, Receipt, Reply } from './envelope.js';
 import { within } from './failures.js';
 import { type Decision, type Kind, type Placement, type RemoteTransport, type WayIn, allLocal } from './placement.js';
 
@@ -19,6 +19,10 @@ export class Loopback implements RemoteTransport {
 
   async deliver(context: string, events: EventEnvelope[]): Promise<Receipt[]> {
     return overTheWire(await this.here.deliver(context, overTheWire(events)));
+  }
+
+  giveBack(context: string, back: GivenBack[]): Promise<void> {
+    return this.here.giveBack(context, overTheWire(back));
   }
 }
 

@@ -8,23 +8,29 @@ import {
 } from '@nestjs/common';
 import { DiscoveryModule, DiscoveryService, MetadataScanner, Reflector } from '@nestjs/core';
 import { type AnyContract, type AnyEvent, DomainError, type Side } from '@banyan/kernel';
+import { Cache, noCache } from '@banyan/platform/cache';
 import { type Database, databaseToken } from '@banyan/platform/database';
+import { RedisLink } from '@banyan/platform/redis';
 import { metrics } from '@banyan/platform/telemetry';
 import { Bus, HOLD } from './bus.js';
 import { JOB, ON, SAGA, SERVES, SUBSCRIBES, type JobOptions, clientToken } from './decorators.js';
 import { Endpoint } from './endpoint.js';
-import type { EventEnvelope, Receipt } from './envelope.js';
-import { CONTEXT_MOVED, moved, neverRan } from './failures.js';
+import type { EventEnvelope, GivenBack } from './envelope.js';
+import { CONTEXT_MOVED, hasMoved, moved, neverRan } from './failures.js';
 import type { JobContext } from './handlers.js';
 import { keepTidy } from './housekeeping.js';
 import { Inbox, type Reaction } from './inbox.js';
 import { Jobs, type JobsOptions } from './jobs.js';
+import type { EventConsumer } from './jetstream-consumer.js';
+import type { EventStreams } from './jetstream.js';
+import { KeptAnswers } from './kept-answers.js';
 import { type Decision, type Placement, allLocal } from './placement.js';
 import { Receiver } from './receiver.js';
 import { type Deliver, Relay, type RelayOptions, relayDefaults } from './relay.js';
 import type { SagaDefinition } from './saga.js';
 import { SagaRunner } from './saga-runner.js';
 import { Sagas } from './sagas.js';
+import { takeTurn } from './turn.js';
 import { UnitOfWork } from './unit-of-work.js';
 
 export interface MessagingOptions {
@@ -35,6 +41,8 @@ export interface MessagingOptions {
   placement?: Placement;
   jobs: JobsOptions;
   relay?: Partial<RelayOptions>;
+  /** The broker's streams, where there is one: events go through them when they are `publishing`, and are taken from them. */
+  streams?: EventStreams;
   /** How long a call is held while its context changes owner, ms. */
   holdMs?: number;
 }
@@ -47,6 +55,9 @@ interface Hosted {
   unit: UnitOfWork;
   relay: Relay;
   sagas: SagaRunner;
+  inbox?: Inbox;
+  /** Takes its events from its stream. */
+  consumer?: EventConsumer;
 }
 
 /**
@@ -75,11 +86,20 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
         { provide: PLACEMENT, useValue: placement },
         { provide: Bus, useFactory: () => new Bus(placement, options.holdMs) },
         { provide: Receiver, useFactory: (bus: Bus) => new Receiver(bus), inject: [Bus] },
-        { provide: Jobs, useFactory: () => new Jobs(options.jobs, local) },
+        {
+          provide: Jobs,
+          inject: [{ token: RedisLink, optional: true }],
+          useFactory: (redis?: RedisLink) => new Jobs(options.jobs, local, redis),
+        },
+        {
+          provide: KeptAnswers,
+          inject: [{ token: Cache, optional: true }],
+          useFactory: (cache: Cache = noCache) => new KeptAnswers(cache, placement),
+        },
         Sagas,
         ...clients,
       ],
-      exports: [Bus, Receiver, Jobs, Sagas, ...clients.map(({ provide }) => provide)],
+      exports: [Bus, Receiver, Jobs, KeptAnswers, Sagas, ...clients.map(({ provide }) => provide)],
     };
   }
 
@@ -113,6 +133,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
       const hosted = this.#hosted.get(context);
       hosted?.relay.wake();
       hosted?.sagas.wake();
+      hosted?.consumer?.wake();
     });
   }
 
@@ -122,12 +143,14 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
       relay.start();
       sagas.start();
     }
+    this.#takeFromStreams();
     this.#stopTidying = keepTidy([...this.#hosted.values()].map(({ unit }) => unit.db));
     await this.jobs.start();
   }
 
   async beforeApplicationShutdown(): Promise<void> {
     this.#stopTidying?.();
+    await Promise.all([...this.#hosted.values()].map(async ({ consumer }) => consumer?.stop()));
     await this.receiver.close();
     await this.jobs.stop();
     await Promise.all([...this.#hosted.values()].map(({ sagas }) => sagas.stop()));
@@ -144,35 +167,71 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     const active = () => this.placement.decide(name, 'job').at === 'local';
     const published = () => hosted.relay.wake();
     const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf, published, this.placement);
-    const relay = new Relay(unit, this.#deliver, { ...relayDefaults, ...this.options.relay }, active);
+    const options = { ...relayDefaults, ...this.options.relay };
+    const relay = new Relay(unit, this.#deliver, options, active, this.options.streams);
     const hosted: Hosted = { unit, relay, sagas: new SagaRunner(unit, undefined, active) };
     this.#hosted.set(name, hosted);
     this.bus.serve(new Endpoint(contract, server, unit, this.placement.caughtUp?.bind(this.placement)));
     this.sagas.add(hosted.sagas);
-    if (reactions.length) this.receiver.serve(name, new Inbox(unit, reactions));
+    this.receiver.takesBack(name, (back) => relay.takeBack(back));
+    if (reactions.length) this.receiver.serve(name, (hosted.inbox = new Inbox(unit, reactions)));
+  }
+
+  #takeFromStreams(): void {
+    const { streams, relay } = this.options;
+    if (!streams) return;
+    const { attempts, backoffMs } = { ...relayDefaults, ...relay };
+    for (const [name, hosted] of this.#hosted) {
+      const { inbox, unit } = hosted;
+      if (!inbox) continue;
+      const taker = {
+        active: () => this.placement.decide(name, 'job').at === 'local',
+        turn: (lost: () => void) => takeTurn(unit.db, lost),
+        receive: async (events: EventEnvelope[]) => {
+          try {
+            return await inbox.receive(events);
+          } catch (error) {
+            if (hasMoved(error)) this.placement.moved?.(name, unit.side);
+            throw error;
+          }
+        },
+        giveBack: this.#giveBack,
+      };
+      hosted.consumer = streams.subscribe(name, taker, { attempts, backoffMs });
+    }
   }
 
   /** The `direct` transport: hands events to the subscriber's inbox, wherever it is, and waits for the receipts. */
-  readonly #deliver: Deliver = async (subscriber, events) => {
+  readonly #deliver: Deliver = (subscriber, events) =>
+    this.#whereItIs(subscriber, (where) => {
+      if (where.at === 'remote') return where.via.deliver(subscriber, events);
+      const inbox = this.receiver.inbox(subscriber);
+      if (where.at === 'hold' || !inbox) throw moved(subscriber);
+      return inbox.receive(events);
+    });
+
+  readonly #giveBack = (producer: string, back: GivenBack[]): Promise<void> =>
+    this.#whereItIs(producer, (where) => {
+      if (where.at === 'remote') return where.via.giveBack(producer, back);
+      const hosted = this.#hosted.get(producer);
+      if (where.at === 'hold' || !hosted) throw moved(producer);
+      return hosted.relay.takeBack(back);
+    });
+
+  /** Follows a context that moves, for as long as calls are held for it. */
+  async #whereItIs<T>(context: string, act: (where: Decision) => Promise<T>): Promise<T> {
     const heldUntil = Date.now() + (this.options.holdMs ?? HOLD);
     for (;;) {
-      const where = this.placement.decide(subscriber, 'event');
+      const where = this.placement.decide(context, 'event');
       try {
-        return await this.#handOver(where, subscriber, events);
+        return await act(where);
       } catch (error) {
         if (!DomainError.is(error) || !neverRan(error.code) || Date.now() >= heldUntil) throw error;
         if (where.at !== 'hold' && where.side && error.code === CONTEXT_MOVED)
-          this.placement.moved?.(subscriber, where.side);
-        await this.placement.changed(subscriber, heldUntil - Date.now());
+          this.placement.moved?.(context, where.side);
+        await this.placement.changed(context, heldUntil - Date.now());
       }
     }
-  };
-
-  #handOver(where: Decision, subscriber: string, events: EventEnvelope[]): Promise<Receipt[]> {
-    if (where.at === 'remote') return where.via.deliver(subscriber, events);
-    const inbox = this.receiver.inbox(subscriber);
-    if (where.at === 'hold' || !inbox) throw moved(subscriber);
-    return inbox.receive(events);
   }
 
   #discover() {

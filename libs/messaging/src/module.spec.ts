@@ -23,7 +23,7 @@ describe('a job', () => {
     try {
       await eventually(() => expect(ran).toHaveLength(1));
       const jobs = toy.app.get(Jobs);
-      const at = new Date(Date.now() + 300);
+      const at = new Date(Date.now() + 1_500);
       await Promise.all([1, 2, 3].map(() => jobs.wake('inventory.toy', { id: 'a:b', at })));
       await jobs.wake('inventory.toy', { id: 'c' });
       await eventually(() => expect(ran.map(({ id }) => id)).toEqual([undefined, 'c', 'a:b']));

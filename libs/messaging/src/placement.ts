@@ -1,6 +1,6 @@
 import type { ConsistencyToken, Side } from '@banyan/kernel';
 import type { Database } from '@banyan/platform/database';
-import type { Envelope, EventEnvelope, Receipt, Reply } from './envelope.js';
+import type { Envelope, EventEnvelope, GivenBack, Receipt, Reply } from './envelope.js';
 
 /** A way to reach a context that runs elsewhere. Messages are JSON; deadlines and traces travel in them. */
 export interface RemoteTransport {
@@ -12,6 +12,28 @@ export interface RemoteTransport {
   call(envelope: Envelope, until?: number): Promise<Reply>;
   /** Hands events to the context's inbox and waits for its receipts. Rejects with a DomainError when there are none. */
   deliver(context: string, events: EventEnvelope[]): Promise<Receipt[]>;
+  /** Hands events back to the outbox of the context that has published them. Rejects with a DomainError. */
+  giveBack(context: string, back: GivenBack[]): Promise<void>;
+}
+
+/** Where one process answers the buses of others. */
+export interface Address {
+  host: string;
+  port: number;
+}
+
+/** Where one side of a context answers; transports that know names ignore the addresses. */
+export interface Whereabouts {
+  context: string;
+  side: Side;
+  /** One for each instance: any of them will do. Never empty. */
+  addresses: readonly Address[];
+}
+
+/** The ways to the sides of all contexts, over one kind of transport. */
+export interface Peers {
+  to(where: Whereabouts): RemoteTransport;
+  close(): void | Promise<void>;
 }
 
 /** The way into a process, as transports see it: what came off the wire goes in, an answer comes out. */
@@ -20,6 +42,8 @@ export interface WayIn {
   call(message: unknown): Promise<Reply>;
   /** Rejects with a DomainError when there are no receipts. */
   deliver(context: string, message: unknown, traceparent?: string): Promise<Receipt[]>;
+  /** Rejects with a DomainError when the outbox has not taken them. */
+  giveBack(context: string, message: unknown): Promise<void>;
 }
 
 export type Kind = 'query' | 'command' | 'event' | 'job';

@@ -3,13 +3,14 @@ import { DomainError } from '@banyan/kernel';
 import { withRemoteParent } from '@banyan/platform/telemetry';
 import { z } from 'zod';
 import type { Bus } from './bus.js';
-import { Envelope, EventEnvelope, type Receipt, type Reply } from './envelope.js';
+import { Envelope, EventEnvelope, GivenBack, type Receipt, type Reply } from './envelope.js';
 import { CONTEXT_UNKNOWN, INPUT_INVALID, refusal, unreachable } from './failures.js';
 import type { Inbox } from './inbox.js';
 import type { WayIn } from './placement.js';
 import { outOfScope, runInScope, scopeOf } from './scope.js';
 
 const Events = z.array(EventEnvelope);
+const Returned = z.array(GivenBack);
 
 /**
  * What a transport hands messages to: the way into this process for calls and events of others. It serves what it is
@@ -18,6 +19,8 @@ const Events = z.array(EventEnvelope);
 @Injectable()
 export class Receiver implements WayIn {
   readonly #inboxes = new Map<string, Inbox>();
+  readonly #outboxes = new Map<string, (back: GivenBack[]) => Promise<void>>();
+  readonly #doors = new Set<() => Promise<void>>();
   readonly #running = new Set<Promise<unknown>>();
   #closed = false;
 
@@ -30,6 +33,16 @@ export class Receiver implements WayIn {
 
   inbox(context: string): Inbox | undefined {
     return this.#inboxes.get(context);
+  }
+
+  /** Takes the events back that a context has published and a subscriber cannot take. */
+  takesBack(context: string, take: (back: GivenBack[]) => Promise<void>): void {
+    this.#outboxes.set(context, take);
+  }
+
+  /** `close` ends a way in, before the process stops: what comes later goes to other processes by itself. */
+  throughDoor(close: () => Promise<void>): void {
+    this.#doors.add(close);
   }
 
   /** Serves a message as it came off the wire. Never rejects. */
@@ -65,8 +78,19 @@ export class Receiver implements WayIn {
     );
   }
 
+  /** Takes events back as they came off the wire. Rejects with a DomainError when the outbox has not taken them. */
+  async giveBack(context: string, message: unknown): Promise<void> {
+    const { data: back, error } = Returned.safeParse(message);
+    if (!back) throw unreadable('An event that was given back', error);
+    const take = this.#outboxes.get(context);
+    if (!take) throw nobody(context);
+    if (this.#closed) throw unreachable(context, 'its process is stopping');
+    return this.#track(outOfScope(() => take(back)));
+  }
+
   /** Refuses what comes from here on, and waits for what is running. */
   async close(): Promise<void> {
+    await Promise.allSettled([...this.#doors].map((close) => close()));
     this.#closed = true;
     await Promise.allSettled(this.#running);
   }

@@ -1,13 +1,18 @@
 import { Logger } from '@nestjs/common';
 import { DomainError } from '@banyan/kernel';
 import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
-import type { EventEnvelope, Receipt } from './envelope.js';
+import type { EventEnvelope, GivenBack, Receipt } from './envelope.js';
 import { hasMoved } from './failures.js';
+import type { EventStreams, Publication } from './jetstream.js';
+import { Outbox, type Outcome, type Row } from './outbox.js';
 import { outOfScope } from './scope.js';
 import type { UnitOfWork } from './unit-of-work.js';
 
 /** How an event reaches a subscriber: `direct` calls its inbox, here or elsewhere, and waits for the receipts. */
 export type Deliver = (subscriber: string, events: EventEnvelope[]) => Promise<Receipt[]>;
+
+/** The broker's streams, as far as a relay uses them. */
+export type Streams = Pick<EventStreams, 'publishing' | 'connected' | 'publish' | 'state' | 'onChange'>;
 
 export interface RelayOptions {
   /** Deliveries claimed at once. */
@@ -20,6 +25,8 @@ export interface RelayOptions {
   backoffMs: number;
   /** The sweep: finds what no wake-up told of, ms. */
   sweepMs: number;
+  /** How often it looks whether streams still are what they were, ms. */
+  watchMs: number;
 }
 
 export const relayDefaults: RelayOptions = {
@@ -28,55 +35,27 @@ export const relayDefaults: RelayOptions = {
   attempts: 10,
   backoffMs: 100,
   sweepMs: 1_000,
+  watchMs: 5_000,
 };
 
-interface Row {
-  [column: string]: unknown;
-  event_id: string;
-  subscriber: string;
-  type: string;
-  aggregate: string;
-  version: number;
-  previous: string | null;
-  data: unknown;
-  traceparent: string | null;
-  occurred_at: Date;
-  attempts: number;
-  previous_state: string | null;
+/** The longest wait for an event that has to come first, and for a stream that takes nothing, ms. */
+const GAP = 5_000;
+const PAUSE = 15_000;
+
+/** A subscriber whose stream takes nothing just now: full, or not there. */
+interface Pause {
+  tries: number;
+  until: number;
+  error: string;
 }
 
-/* What a crash of Postgres takes back of a claim or its settlement is delivered again, and the inbox has its row: so
-   their commits need not wait for the disk (0.5 ms each). An event's effect does. */
-const unhurried = `(select set_config('synchronous_commit', 'off', true)) as unhurried`;
-
-/* Joined, the fence was asked again for every row. */
-const onceAtFirst = (fence: string) => `(select count(*) from ${fence}, ${unhurried}) = 1`;
-
-const claim = (fence: string) => `select c.* from banyan_claim($1, $2) c where ${onceAtFirst(fence)}`;
-
-/* Guarded by the attempt: a relay whose lease ran out must not undo what another one did since. The state is asked for
-   in a way that the index of what is due does not match: it would be read from end to end, 45 ms with 100,000 rows. */
-const settle = (fence: string) => `
-  update outbox o set state = u.state, due_at = now() + u.delay * interval '1 ms', attempts = o.attempts - u.uncounted, last_error = u.error
-  from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::int[], $6::int[], $7::text[]) as u(event_id, subscriber, attempts, state, delay, uncounted, error)
-  where o.event_id = u.event_id and o.subscriber = u.subscriber and o.attempts = u.attempts and o.state not in ('done', 'parked')
-    and ${onceAtFirst(fence)}`;
-
-/* What the former owner's relay had claimed when it lost the context: it can settle none of it any more. */
-const takeOver = (fence: string) =>
-  `update outbox set due_at = now() where state = 'pending' and due_at > now() and ${onceAtFirst(fence)}`;
-
-interface Outcome {
-  row: Row;
-  state: 'pending' | 'parked' | 'done';
-  delay: number;
-  uncounted: 0 | 1;
-  error: string | null;
-}
-
-/** Moves one context's events from its outbox to the subscribers: at least once, in order per aggregate. */
+/**
+ * Moves one context's events from its outbox to the subscribers: at least once, in order per aggregate. With streams that
+ * are `publishing`, into those, which is the end of it here; what comes back from them it delivers itself.
+ */
 export class Relay {
   readonly #log: Logger;
+  readonly #outbox: Outbox;
   #running: Promise<void> | undefined;
   #again = false;
   #stopped = true;
@@ -84,6 +63,13 @@ export class Relay {
   /** Whether this process had the context when it was last asked; undefined before that. */
   #active: boolean | undefined;
   readonly #parked: { add(n?: number): void };
+  readonly #paused = new Map<string, Pause>();
+  /** Streams that the outbox knows of, by subscriber and incarnation. */
+  readonly #noted = new Set<string>();
+  #watchAt = 0;
+  /** Streams that this relay has looked at since its connection came about. */
+  readonly #looked = new Set<string>();
+  #forget: (() => void) | undefined;
 
   constructor(
     private readonly unit: UnitOfWork,
@@ -91,8 +77,10 @@ export class Relay {
     private readonly options: RelayOptions = relayDefaults,
     /** Asked before every round: only the owner's relay runs. */
     private readonly active: () => boolean = () => true,
+    private readonly streams?: Streams,
   ) {
     this.#log = new Logger(`relay.${unit.context}`);
+    this.#outbox = new Outbox(unit);
     this.#parked = metrics.counter('banyan_outbox_parked_total', 'Deliveries given up on and parked', {
       context: unit.context,
     });
@@ -101,12 +89,21 @@ export class Relay {
   start(): void {
     this.#stopped = false;
     metrics.watchOutbox(this.unit.context, () => this.backlog());
+    this.#forget = this.streams?.onChange((connected) => {
+      if (!connected) return;
+      // It may have come back with less, or as another one.
+      this.#looked.clear();
+      this.#watchAt = 0;
+      for (const pause of this.#paused.values()) pause.until = 0;
+      this.wake();
+    });
     this.wake();
   }
 
   /** Finishes the round that is running; what is left is picked up by the next start, or by another instance. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#forget?.();
     clearTimeout(this.#timer);
     await this.#running;
   }
@@ -131,21 +128,32 @@ export class Relay {
     });
   }
 
+  /**
+   * Takes events back that a subscriber could not take from its stream: they are parked, or delivered from here, in their
+   * order. Rejects when the context is owned elsewhere.
+   */
+  async takeBack(back: GivenBack[]): Promise<void> {
+    await this.#outbox.takeBack(back);
+    for (const { eventId, subscriber, state, error } of back) {
+      if (state !== 'parked') continue;
+      this.#log.error({ msg: `parked for ${subscriber}`, eventId, reason: error });
+      this.#parked.add();
+    }
+    this.wake();
+  }
+
   /** Deliveries still to make, and how long the oldest has waited, in seconds. */
-  async backlog(): Promise<{ pending: number; oldestSeconds: number; parked: number }> {
-    const { rows } = await this.unit.db.query<{ pending: number; oldest: number | null; parked: number }>(
-      `select count(*) filter (where state = 'pending') as pending, count(*) filter (where state = 'parked') as parked,
-         extract(epoch from now() - min(occurred_at))::float8 as oldest
-       from outbox where state in ('pending', 'parked')`,
-    );
-    const { pending, oldest, parked } = rows[0]!;
-    return { pending, oldestSeconds: Math.max(0, oldest ?? 0), parked };
+  backlog(): Promise<{ pending: number; oldestSeconds: number; parked: number }> {
+    return this.#outbox.backlog();
   }
 
   async #drain(): Promise<void> {
     try {
       while (!this.#stopped && (await this.#entitled())) {
-        const { rows } = await this.unit.statement<Row>(claim, [this.options.batch, this.options.leaseMs]);
+        await this.#watch();
+        // What waits for the broker stays where it is, unclaimed.
+        if (this.streams?.publishing && !this.streams.connected) return;
+        const rows = await this.#outbox.claim(this.options.batch, this.options.leaseMs);
         if (!rows.length) return;
         await this.#round(rows);
         if (rows.length < this.options.batch && !this.#again) return;
@@ -159,42 +167,114 @@ export class Relay {
   /** Is this the owner's relay? Once it has become it, what lies in the leases of the former one is due at once. */
   async #entitled(): Promise<boolean> {
     const [before, now] = [this.#active, this.active()];
-    if (now && before === false) await this.unit.statement(takeOver, []);
+    if (now && before === false) await this.#outbox.takeOver();
     return (this.#active = now);
+  }
+
+  /** Are the streams that have taken events still the same? What they have lost since is due again. */
+  async #watch(): Promise<void> {
+    if (Date.now() < this.#watchAt || (this.streams && !this.streams.connected)) return;
+    this.#watchAt = Date.now() + this.options.watchMs * (0.75 + Math.random() / 2);
+    for (const subscriber of await this.#outbox.streamed()) {
+      let state;
+      try {
+        state = await this.streams?.state(subscriber);
+      } catch (error) {
+        this.#log.warn({ msg: `the stream of ${subscriber} does not tell its state`, reason: text(error) });
+        continue;
+      }
+      const again = await this.#outbox.saw(subscriber, state, !this.#looked.has(subscriber));
+      this.#looked.add(subscriber);
+      if (again)
+        this.#log.log({ msg: `the stream of ${subscriber} may not have what it took: sent again`, events: again });
+    }
   }
 
   async #round(rows: Row[]): Promise<void> {
     rows.sort((a, b) => (a.aggregate === b.aggregate ? a.version - b.version : a.aggregate < b.aggregate ? -1 : 1));
     const going = new Set<string>();
-    const bySubscriber = new Map<string, Row[]>();
+    const queues = new Map<string, Row[]>();
     const outcomes: Outcome[] = [];
     for (const row of rows) {
+      const way = `${row.subscriber} ${this.#published(row)}`;
       const waits = row.previous_state === 'pending' || row.previous_state === 'parked';
-      if (waits && !going.has(`${row.previous} ${row.subscriber}`)) {
+      if (waits && !going.has(`${row.previous} ${way}`)) {
         // Behind an event of its own aggregate. Not a try: back it goes, for longer when that event is parked.
-        const delay = row.previous_state === 'parked' ? 15_000 : this.options.backoffMs;
-        outcomes.push({ row, state: 'pending', delay, uncounted: 1, error: null });
+        outcomes.push(later(row, row.previous_state === 'parked' ? 15_000 : this.options.backoffMs, null));
       } else {
-        going.add(`${row.event_id} ${row.subscriber}`);
-        const queue = bySubscriber.get(row.subscriber);
+        going.add(`${row.event_id} ${way}`);
+        const queue = queues.get(way);
         if (queue) queue.push(row);
-        else bySubscriber.set(row.subscriber, [row]);
+        else queues.set(way, [row]);
       }
     }
     await Promise.all(
-      [...bySubscriber].map(async ([subscriber, queue]) => {
-        outcomes.push(...(await this.#send(subscriber, queue)));
+      [...queues.values()].map(async (queue) => {
+        const [{ subscriber }] = queue as [Row];
+        const sent = this.#published(queue[0]!) ? this.#publish(subscriber, queue) : this.#send(subscriber, queue);
+        outcomes.push(...(await sent));
       }),
     );
-    await this.unit.statement(settle, [
-      outcomes.map(({ row }) => row.event_id),
-      outcomes.map(({ row }) => row.subscriber),
-      outcomes.map(({ row }) => row.attempts),
-      outcomes.map(({ state }) => state),
-      outcomes.map(({ delay }) => Math.ceil(delay)),
-      outcomes.map(({ uncounted }) => uncounted),
-      outcomes.map(({ error }) => error),
-    ]);
+    await this.#outbox.settle(outcomes);
+  }
+
+  #published(row: Row): boolean {
+    return this.streams?.publishing === true && row.via !== 'direct';
+  }
+
+  async #publish(subscriber: string, queue: Row[]): Promise<Outcome[]> {
+    const pause = this.#paused.get(subscriber);
+    const wait = pause ? pause.until - Date.now() : 0;
+    if (wait > 0) return queue.map((row) => later(row, wait * (1 + Math.random() / 4), pause!.error));
+    let said: Publication[];
+    try {
+      said = await this.streams!.publish(
+        subscriber,
+        queue.map((row) => this.#envelope(row)),
+      );
+    } catch (error) {
+      said = queue.map(({ event_id }) => ({ id: event_id, verdict: 'refused', error: text(error) }));
+    }
+    for (const via of new Set(said.flatMap((each) => (each.verdict === 'published' ? [each.via] : [])))) {
+      if (this.#noted.has(`${subscriber} ${via}`)) continue;
+      await this.#outbox.note(subscriber, via);
+      this.#noted.add(`${subscriber} ${via}`);
+      this.#looked.add(subscriber);
+    }
+    const refused = said.find(({ verdict }) => verdict === 'refused');
+    if (refused?.verdict === 'refused')
+      this.#pause(
+        subscriber,
+        refused.error,
+        said.some(({ verdict }) => verdict === 'published'),
+      );
+    else if (this.#paused.delete(subscriber)) {
+      this.#log.log({ msg: `the stream of ${subscriber} takes events again` });
+      await this.#outbox.hurry(subscriber);
+      this.#again = true;
+    }
+    return queue.map((row, index) => this.#settled(row, said[index]!));
+  }
+
+  #settled(row: Row, said: Publication): Outcome {
+    const base = { row, delay: 0, error: null } as const;
+    switch (said.verdict) {
+      case 'published':
+        return { ...base, state: 'done', uncounted: 0, via: said.via, seq: said.seq };
+      case 'unfit':
+        return { ...base, state: 'pending', uncounted: 1, error: said.error, via: 'direct', seq: null };
+      case 'refused':
+        return later(row, Math.max(0, this.#paused.get(row.subscriber)!.until - Date.now()), said.error);
+    }
+  }
+
+  /** A stream that takes nothing is tried with one batch now and then, and not with all that waits. */
+  #pause(subscriber: string, error: string, tookSome: boolean): void {
+    const before = this.#paused.get(subscriber)?.tries ?? 0;
+    const tries = tookSome ? Math.max(1, before >> 1) : before + 1;
+    const delay = Math.min(PAUSE, this.options.backoffMs * 2 ** tries) * (0.5 + Math.random() / 2);
+    if (before === 0) this.#log.warn({ msg: `the stream of ${subscriber} takes no events`, reason: error });
+    this.#paused.set(subscriber, { tries, until: Date.now() + delay, error });
   }
 
   async #send(subscriber: string, queue: Row[]): Promise<Outcome[]> {
@@ -210,23 +290,36 @@ export class Relay {
       // The subscriber's side is not there: its fault is not the event's, so it is not counted against it.
       const delay = this.#backoff(Math.min(queue[0]!.attempts, 6));
       if (!DomainError.is(error)) this.#log.warn({ msg: `delivery to ${subscriber} failed`, err: error });
-      return queue.map((row) => ({ row, state: 'pending', delay, uncounted: 1, error: text(error) }));
+      return queue.map((row) => later(row, delay, text(error)));
     }
     const verdicts = new Map(receipts.map((receipt) => [receipt.id, receipt]));
+    const missing = queue.filter(
+      (row) => row.previous_state === 'done' && verdicts.get(row.event_id)?.verdict === 'gap',
+    );
+    // Rarely more than "it is on its way": a stream may hold it, or have lost it.
+    if (missing.length) {
+      const events = missing.map(({ previous }) => previous!);
+      if (await this.#outbox.recover(subscriber, events))
+        this.#log.warn({ msg: `${subscriber} has not got what its stream had taken: sent again` });
+    }
     return queue.map((row) => this.#outcome(row, verdicts.get(row.event_id)));
   }
 
   #outcome(row: Row, receipt: Receipt | undefined): Outcome {
     if (receipt?.verdict === 'applied' || receipt?.verdict === 'duplicate')
-      return { row, state: 'done', delay: 0, uncounted: 0, error: null };
-    const error = receipt?.verdict === 'failed' ? receipt.error : (receipt?.verdict ?? 'no receipt');
+      return { row, state: 'done', delay: 0, uncounted: 0, error: null, via: null, seq: null };
+    if (receipt?.verdict === 'gap') {
+      // The longer it has waited, the less often it is asked for: a stream may hold hundreds behind a poison event.
+      const age = Date.now() - row.occurred_at.getTime();
+      return later(row, this.#backoff(row.attempts) + Math.random() * Math.min(GAP, age / 4), 'gap');
+    }
+    const error = receipt?.verdict === 'failed' ? receipt.error : 'no receipt';
     if (receipt?.verdict === 'failed' && row.attempts >= this.options.attempts) {
       this.#log.error({ msg: `parked for ${row.subscriber}`, eventId: row.event_id, type: row.type, reason: error });
       this.#parked.add();
-      return { row, state: 'parked', delay: 0, uncounted: 0, error };
+      return { row, state: 'parked', delay: 0, uncounted: 0, error, via: row.via, seq: null };
     }
-    const uncounted = receipt?.verdict === 'gap' ? 1 : 0;
-    return { row, state: 'pending', delay: this.#backoff(row.attempts), uncounted, error };
+    return { ...later(row, this.#backoff(row.attempts), error), uncounted: 0 };
   }
 
   #backoff(attempt: number): number {
@@ -249,5 +342,16 @@ export class Relay {
     };
   }
 }
+
+/** Not a try that counts: back it goes, by the way that it came. */
+const later = (row: Row, delay: number, error: string | null): Outcome => ({
+  row,
+  state: 'pending',
+  delay,
+  uncounted: 1,
+  error,
+  via: row.via,
+  seq: null,
+});
 
 const text = (error: unknown): string => String((error as Error)?.message ?? error).slice(0, 500);

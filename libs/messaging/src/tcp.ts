@@ -1,43 +1,40 @@
 import type { AddressInfo, Server, Socket } from 'node:net';
-import { Controller, type ExecutionContext, type INestApplication, Logger, createParamDecorator } from '@nestjs/common';
-import { ClientTCP, JsonSocket, MessagePattern, ServerTCP } from '@nestjs/microservices';
-import { DomainError, errorKinds } from '@banyan/kernel';
+import { type INestApplication, Logger } from '@nestjs/common';
+import { ClientTCP, JsonSocket, type MessageHandler, ServerTCP } from '@nestjs/microservices';
+import { DomainError } from '@banyan/kernel';
 import { currentTraceparent } from '@banyan/platform/telemetry';
-import { z } from 'zod';
-import type { Envelope, EventEnvelope, Receipt, Reply } from './envelope.js';
-import { INPUT_INVALID, UPSTREAM_UNAVAILABLE, refusal, unreachable, within } from './failures.js';
-import type { RemoteTransport } from './placement.js';
-import { Receiver } from './receiver.js';
+import type { Envelope, EventEnvelope, GivenBack, Receipt, Reply } from './envelope.js';
+import { CONTEXT_UNREACHABLE, INPUT_INVALID, refusal, unreachable, within } from './failures.js';
+import type { Address, Peers, RemoteTransport, Whereabouts } from './placement.js';
+import {
+  CALL,
+  type Call,
+  DELIVER,
+  DELIVERY,
+  type Delivery,
+  GIVING_BACK,
+  type Return,
+  broken,
+  outputOf,
+  tooLong,
+} from './rpc.js';
+
+export { RpcController } from './rpc.js';
 
 /** The longest message either way, in characters: a batch of 500 events has 0.3 million. */
 const LONGEST = 16 * 1024 * 1024;
-/** How long a connection may take to come about, and the receipts of a batch of events, ms. */
+/** How long a connection may take to come about, ms. */
 const CONNECT = 2_000;
-const DELIVER = 8_000;
+/** How often a process that was away is looked for, ms: in the background, so that no call waits for it. */
+const LOOK_AGAIN = 500;
 
-const CALL = 'banyan.call';
-const DELIVERY = 'banyan.deliver';
-
-export interface Address {
-  host: string;
-  port: number;
-}
-
-interface Call {
-  /** Shows that a process of ours has sent it: the guard of the app has looked before a handler sees it. */
-  token: string;
-  envelope: unknown;
-}
-
-interface Delivery {
-  token: string;
-  context: string;
-  events: unknown;
-  traceparent?: string;
-}
-
-/** Nest's JSON over TCP, in small packets at once (Nagle would hold them back for 40 ms), and bounded. */
+/**
+ * Nest's JSON over TCP, bounded. What a turn of the event loop brings about leaves in one packet, and at once: Nagle would
+ * hold it back for 40 ms, and a system call for each message was most of what a call costs.
+ */
 class RpcSocket extends JsonSocket {
+  #corked = false;
+
   constructor(socket: Socket) {
     super(socket, {
       // Some of the next message may be in the buffer as well.
@@ -47,13 +44,37 @@ class RpcSocket extends JsonSocket {
     });
     socket.setNoDelay(true).setKeepAlive(true, 10_000);
   }
+
+  protected override handleSend(message: unknown, callback?: (error?: unknown) => void): void {
+    if (!this.#corked) {
+      this.#corked = true;
+      this.netSocket.cork();
+      setImmediate(() => {
+        this.#corked = false;
+        this.netSocket.uncork();
+      });
+    }
+    super.handleSend(message, callback);
+  }
+}
+
+/** An answer on its way, as Nest packs it. */
+interface Packet {
+  response?: Reply;
 }
 
 class RpcServer extends ServerTCP {
   readonly #log = new Logger('rpc');
 
   constructor({ host, port }: Address) {
-    super({ host, port, socketClass: RpcSocket });
+    const fitting = (packet: Packet) =>
+      JSON.stringify(packet).length <= LONGEST ? packet : { ...packet, response: tooLong() };
+    super({ host, port, socketClass: RpcSocket, serializer: { serialize: fitting } });
+  }
+
+  /* Nest looks for JSON in the pattern first, and the exception costs 11 us. */
+  override getHandlerByPattern(pattern: string): MessageHandler | null {
+    return this.messageHandlers.get(pattern) ?? null;
   }
 
   override handleError(error: unknown): void {
@@ -64,39 +85,6 @@ class RpcServer extends ServerTCP {
     return (this.unwrap<Server>().address() as AddressInfo).port;
   }
 }
-
-const Message = createParamDecorator((_: undefined, context: ExecutionContext) =>
-  context.switchToRpc().getData<unknown>(),
-);
-
-/** The way in for messages of other processes. Both handlers answer with a `Reply`, whatever happens. */
-@Controller()
-export class RpcController {
-  constructor(private readonly receiver: Receiver) {}
-
-  @MessagePattern(CALL)
-  async call(@Message() { envelope }: Call): Promise<Reply> {
-    return fitting(await this.receiver.call(envelope));
-  }
-
-  @MessagePattern(DELIVERY)
-  async deliver(@Message() { context, events, traceparent }: Delivery): Promise<Reply> {
-    try {
-      return { ok: true, output: await this.receiver.deliver(context, events, traceparent), meta: {} };
-    } catch (error) {
-      return refusal(
-        DomainError.is(error)
-          ? error
-          : new DomainError('INTERNAL', 'internal', 'The events could not be taken', undefined),
-      );
-    }
-  }
-}
-
-const fitting = (reply: Reply): Reply =>
-  JSON.stringify(reply).length <= LONGEST
-    ? reply
-    : refusal(new DomainError('INTERNAL', 'internal', 'The answer is too long to be sent'));
 
 /**
  * Lets other processes in: to be called on an initialised app that has the `RpcController`. The app's guards cover the
@@ -119,15 +107,23 @@ class PeerClient extends ClientTCP {
 }
 
 /** One process as others reach it: one connection, made again by itself whenever there is something to send. */
-export class TcpTransport implements RemoteTransport {
+class TcpTransport implements RemoteTransport {
   readonly name = 'tcp';
   readonly #client: PeerClient;
+  #running = 0;
+  #retired = false;
+  #looking: NodeJS.Timeout | undefined;
 
   constructor(
     readonly address: Address,
     private readonly token: string,
   ) {
     this.#client = new PeerClient(address);
+  }
+
+  /** It could not be reached a moment ago. */
+  get away(): boolean {
+    return this.#looking !== undefined;
   }
 
   async call(envelope: Envelope, until = envelope.deadline): Promise<Reply> {
@@ -141,24 +137,65 @@ export class TcpTransport implements RemoteTransport {
 
   async deliver(context: string, events: EventEnvelope[]): Promise<Receipt[]> {
     const message: Delivery = { token: this.token, context, events, traceparent: currentTraceparent() };
-    const reply = await this.#ask(DELIVERY, message, context, Date.now() + DELIVER);
-    if (reply.ok) return reply.output as Receipt[];
-    throw new DomainError(reply.error.code, reply.error.kind, reply.error.message, reply.error.data);
+    return outputOf(await this.#ask(DELIVERY, message, context, Date.now() + DELIVER));
+  }
+
+  async giveBack(context: string, back: GivenBack[]): Promise<void> {
+    const message: Return = { token: this.token, context, back };
+    outputOf(await this.#ask(GIVING_BACK, message, context, Date.now() + DELIVER));
   }
 
   close(): void {
+    this.#found();
     this.#client.close();
   }
 
+  /** Closes when what is running has been answered. */
+  retire(): void {
+    this.#retired = true;
+    if (this.#running === 0) this.close();
+  }
+
   async #ask(pattern: string, message: object, context: string, until: number): Promise<Reply> {
-    const connected = await this.#connected(context, until);
-    if (connected) return connected;
+    this.#running += 1;
+    try {
+      const reply = (await this.#connected(context, until)) ?? (await this.#answer(pattern, message, context, until));
+      if (isUnreachable(reply)) this.#lookAgain();
+      else this.#found();
+      return reply;
+    } finally {
+      this.#running -= 1;
+      if (this.#retired && this.#running === 0) this.close();
+    }
+  }
+
+  #lookAgain(): void {
+    if (this.#retired || this.#looking) return;
+    const look = () =>
+      void this.#client.connect().then(
+        () => this.#found(),
+        () => {},
+      );
+    this.#looking = setInterval(look, LOOK_AGAIN).unref();
+  }
+
+  #found(): void {
+    clearInterval(this.#looking);
+    this.#looking = undefined;
+  }
+
+  async #answer(pattern: string, message: object, context: string, until: number): Promise<Reply> {
     let forget: (() => void) | undefined;
     const answer = new Promise<Reply>((resolve) => {
+      let answered = false;
       const asked = this.#client.send<Reply>(pattern, message).subscribe({
-        next: resolve,
+        next: (reply) => {
+          answered = true;
+          resolve(reply);
+        },
         error: (error: unknown) => resolve(broken(context, error)),
-        complete: () => resolve(broken(context, 'no answer')),
+        // Comes after an answer, too: an error made for nothing was a third of what a call costs its caller.
+        complete: () => answered || resolve(broken(context, 'no answer')),
       });
       forget = () => asked.unsubscribe();
     });
@@ -188,37 +225,90 @@ export class TcpTransport implements RemoteTransport {
   }
 }
 
-const Failure = z.object({ code: z.string(), kind: z.enum(errorKinds), message: z.string() });
+const isUnreachable = (reply: Reply): boolean => !reply.ok && reply.error.code === CONTEXT_UNREACHABLE;
 
-/** What the other side's guard or Nest itself says, or a connection that broke before the answer. */
-function broken(context: string, error: unknown): Reply {
-  const { data } = Failure.safeParse(error);
-  if (data) return refusal(new DomainError(data.code, data.kind, data.message));
-  return refusal(
-    new DomainError(UPSTREAM_UNAVAILABLE, 'unavailable', `The connection to ${context} broke before its answer`, {
-      context,
-      retryAfterMs: 1000,
-    }),
-  );
+/** Several instances of one side, in turn. What never got to one of them goes to the next; one that is away comes last. */
+class Instances implements RemoteTransport {
+  readonly name = 'tcp';
+  #turn = 0;
+
+  constructor(private readonly processes: readonly TcpTransport[]) {}
+
+  async call(envelope: Envelope, until?: number): Promise<Reply> {
+    let reply: Reply | undefined;
+    for (const process of this.#inTurn()) {
+      reply = await process.call(envelope, until);
+      if (!isUnreachable(reply)) break;
+    }
+    return reply!;
+  }
+
+  deliver(context: string, events: EventEnvelope[]): Promise<Receipt[]> {
+    return this.#firstOf((process) => process.deliver(context, events));
+  }
+
+  giveBack(context: string, back: GivenBack[]): Promise<void> {
+    return this.#firstOf((process) => process.giveBack(context, back));
+  }
+
+  async #firstOf<T>(ask: (process: TcpTransport) => Promise<T>): Promise<T> {
+    let failure: unknown;
+    for (const process of this.#inTurn())
+      try {
+        return await ask(process);
+      } catch (error) {
+        if (!DomainError.is(error) || error.code !== CONTEXT_UNREACHABLE) throw error;
+        failure = error;
+      }
+    throw failure;
+  }
+
+  #inTurn(): TcpTransport[] {
+    const { processes } = this;
+    this.#turn = (this.#turn + 1) % processes.length;
+    const order = [...processes.slice(this.#turn), ...processes.slice(0, this.#turn)];
+    return [...order.filter(({ away }) => !away), ...order.filter(({ away }) => away)];
+  }
 }
 
 /** The processes that this one speaks to: one connection each, whatever it is for. */
-export class TcpPeers {
-  readonly #peers = new Map<string, TcpTransport>();
+export class TcpPeers implements Peers {
+  readonly #processes = new Map<string, TcpTransport>();
+  /** By side and context: the addresses that were asked for last, and the way there. */
+  readonly #sides = new Map<string, { keys: readonly string[]; via: RemoteTransport }>();
 
   constructor(private readonly token: string) {}
 
-  to(address: Address): TcpTransport {
-    const key = `${address.host}:${address.port}`;
-    const known = this.#peers.get(key);
-    if (known) return known;
-    const peer = new TcpTransport(address, this.token);
-    this.#peers.set(key, peer);
-    return peer;
+  to({ context, side, addresses }: Whereabouts): RemoteTransport {
+    const name = `${side} ${context}`;
+    const keys = addresses.map(({ host, port }) => `${host}:${port}`);
+    const known = this.#sides.get(name);
+    if (known && keys.length === known.keys.length && keys.every((key, at) => key === known.keys[at])) return known.via;
+    const processes = addresses.map((address, at) => this.#process(keys[at]!, address));
+    const via = processes.length === 1 ? processes[0]! : new Instances(processes);
+    this.#sides.set(name, { keys, via });
+    if (known) this.#retireUnused();
+    return via;
   }
 
   close(): void {
-    for (const peer of this.#peers.values()) peer.close();
-    this.#peers.clear();
+    for (const process of this.#processes.values()) process.close();
+    this.#processes.clear();
+    this.#sides.clear();
+  }
+
+  #process(key: string, address: Address): TcpTransport {
+    let process = this.#processes.get(key);
+    if (!process) this.#processes.set(key, (process = new TcpTransport(address, this.token)));
+    return process;
+  }
+
+  #retireUnused(): void {
+    const used = new Set([...this.#sides.values()].flatMap(({ keys }) => keys));
+    for (const [key, process] of this.#processes)
+      if (!used.has(key)) {
+        this.#processes.delete(key);
+        process.retire();
+      }
   }
 }

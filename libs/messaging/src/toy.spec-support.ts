@@ -5,12 +5,15 @@ import { AuthModule, rpcToken } from '@banyan/platform/auth';
 import { loadConfig } from '@banyan/platform/config';
 import { Database, DatabaseModule, InjectDatabase } from '@banyan/platform/database';
 import { createHttpApp } from '@banyan/platform/http';
-import type { TestDatabase } from '@banyan/testing';
+import { type TestDatabase, startNats } from '@banyan/testing';
 import { z } from 'zod';
 import { Bus } from './bus.js';
 import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
 import type { CommandContext, EventOf, Handlers, JobContext, QueryContext } from './handlers.js';
 import { MessagingModule, type MessagingOptions } from './messaging.module.js';
+import { LoopbackPlacement } from './loopback.js';
+import { Nats } from './nats.js';
+import { NatsPeers, listenNats } from './nats-rpc.js';
 import { type Decision, type Kind, type Placement, allLocal } from './placement.js';
 import { type SagaStep, defineSaga } from './saga.js';
 import { Sagas } from './sagas.js';
@@ -21,6 +24,7 @@ import { RpcController, TcpPeers, listenRpc } from './tcp.js';
 export const counting = defineContext('inventory', {
   routes: [],
   queries: {
+    long: query({ input: z.strictObject({ length: z.int() }), output: z.strictObject({ text: z.string() }) }),
     sleep: query({ input: z.strictObject({ ms: z.int() }), output: z.strictObject({}) }),
     valueOf: query({
       input: z.strictObject({ name: z.string().min(1) }),
@@ -65,11 +69,15 @@ export const listening = defineContext('orders', {
   subscribes: ['inventory.Added'],
 });
 
+const toys = [counting, listening];
+
 export const toyConfig = loadConfig({ BANYAN_SECRET: 'a secret that all processes of a spec share' });
 
 export interface ToyHooks {
   /** Lets other processes in, on this port. */
   rpcPort?: number;
+  /** Lets them in through NATS as well. */
+  nats?: Nats;
   /** Called with each event that `orders` reacts to, before its row is written. */
   heard?: (event: EventOf<typeof counting.events.Added>) => void;
   steps?: SagaStep<Record<string, unknown>>[];
@@ -98,6 +106,10 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
     async sleep({ ms }: { ms: number }) {
       await new Promise((resolve) => setTimeout(resolve, ms));
       return {};
+    }
+
+    async long({ length }: { length: number }) {
+      return { text: 'x'.repeat(length) };
     }
 
     async valueOf({ name }: { name: string }, _ctx: QueryContext) {
@@ -183,7 +195,7 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
     imports: [
       DatabaseModule.forRoot({ urls: { inventory: test.urls.inventory!, orders: test.urls.orders! }, max: 12 }),
       MessagingModule.forRoot({
-        contracts: [counting, listening],
+        contracts: toys,
         side: 'monolith',
         jobs: { connectionString: test.adminUrl, schema: 'banyan_jobs' },
         relay: { backoffMs: 5, attempts: 3, sweepMs: 50 },
@@ -200,6 +212,13 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
   await app.init();
   const port =
     hooks.rpcPort === undefined ? undefined : await listenRpc(app, { host: '127.0.0.1', port: hooks.rpcPort });
+  if (hooks.nats)
+    await listenNats(app, { nats: hooks.nats, side: 'monolith', serves: toys, contracts: toys }).catch(
+      async (error) => {
+        await app.close();
+        throw error;
+      },
+    );
   const bus = app.get(Bus);
   return {
     app,
@@ -217,13 +236,71 @@ export class OverTcp implements Placement {
 
   constructor(readonly port: number) {}
 
-  decide(_context: string, kind: Kind): Decision {
+  decide(context: string, kind: Kind): Decision {
     if (kind === 'job') return { at: 'local' };
-    return { at: 'remote', via: this.peers.to({ host: '127.0.0.1', port: this.port }) };
+    return {
+      at: 'remote',
+      via: this.peers.to({ context, side: 'monolith', addresses: [{ host: '127.0.0.1', port: this.port }] }),
+    };
   }
 
   readonly changed = allLocal.changed;
 }
+
+/** The same through NATS. */
+export class OverNats implements Placement {
+  readonly peers: NatsPeers;
+
+  constructor(nats: Nats) {
+    this.peers = new NatsPeers(nats, rpcToken(toyConfig));
+  }
+
+  decide(context: string, kind: Kind): Decision {
+    if (kind === 'job') return { at: 'local' };
+    return { at: 'remote', via: this.peers.to({ context, side: 'monolith', addresses: [] }) };
+  }
+
+  readonly changed = allLocal.changed;
+}
+
+/** A way for messages from one context to another. */
+export interface Way {
+  hooks: ToyHooks;
+  placement?: Placement;
+  close(): Promise<void>;
+}
+
+/** All there are: what holds for a message has to hold on each of them. */
+export const ways: [name: string, open: () => Promise<Way>][] = [
+  ['in process', async () => ({ hooks: {}, close: async () => {} })],
+  [
+    'through the serialising loop-back',
+    async () => ({ hooks: {}, placement: new LoopbackPlacement(), close: async () => {} }),
+  ],
+  [
+    'over TCP',
+    async () => {
+      const rpcPort = await freePort();
+      const placement = new OverTcp(rpcPort);
+      return { hooks: { rpcPort }, placement, close: async () => placement.peers.close() };
+    },
+  ],
+  [
+    'over NATS',
+    async () => {
+      const server = await startNats();
+      const nats = await natsTo(server.url);
+      const close = async () => {
+        await nats.close();
+        await server.stop();
+      };
+      return { hooks: { nats }, placement: new OverNats(nats), close };
+    },
+  ],
+];
+
+export const natsTo = (url: string, name = 'monolith'): Promise<Nats> =>
+  Nats.connect({ servers: [url], tls: {} }, { name, patienceMs: 2_000 });
 
 export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {

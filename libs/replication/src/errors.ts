@@ -20,6 +20,7 @@ export type ReplicationErrorCode =
   | 'STREAM_ABSENT'
   | 'STREAM_LOST'
   | 'STREAM_BUSY'
+  | 'LOG_STREAM'
   | 'SUPERSEDED';
 
 /** What stands in the way, and what to do about it. */
@@ -33,4 +34,15 @@ export class ReplicationError extends Error {
   ) {
     super(`${detail} ${next}`, options);
   }
+}
+
+export function unreachable(side: 'source' | 'target', error: unknown): ReplicationError {
+  // An AggregateError (no address answers) has no message of its own.
+  const why = (error as Error).message || (error as NodeJS.ErrnoException).code || 'no answer';
+  return new ReplicationError(
+    side === 'source' ? 'SOURCE_UNREACHABLE' : 'TARGET_UNREACHABLE',
+    `The ${side} cannot be reached: ${why}.`,
+    'Check its URL, and that it runs.',
+    { cause: error },
+  );
 }

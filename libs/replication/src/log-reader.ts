@@ -6,6 +6,18 @@ import { lsnText } from './stream.js';
 /** Either a pgoutput message, or the server's word that it has sent all there is up to `lsn`. */
 export type LogItem = { payload: Buffer } | { lsn: bigint; at: number };
 
+/** Where a session has the source's log from: the slot itself, or a stream that another process may publish. */
+export interface LogSource {
+  /** The next item, if one is here already. Throws when the log has broken off and all that came before was taken. */
+  take(): LogItem | undefined;
+  readonly isEmpty: boolean;
+  /** Resolves when something came or broke, or after `ms`. */
+  wait(ms: number): Promise<void>;
+  /** Tells how far things are; `ask`: the source is to say how far it is itself. */
+  status(of: { applied: bigint; durable: bigint; ask: boolean }): void;
+  close(): void;
+}
+
 /* The socket is paused above, and read again below: the log waits on the server's disk and not in our memory. */
 const PAUSE_BYTES = 32 << 20;
 const RESUME_BYTES = 8 << 20;
@@ -17,7 +29,7 @@ const DATA = 0x77;
 const KEEPALIVE = 0x6b;
 
 /** Follows a slot from a position on. What it gave is forgotten by the server only after `status()` said it is durable. */
-export class LogReader {
+export class LogReader implements LogSource {
   #items: LogItem[] = [];
   #next = 0;
   #bytes = 0;
@@ -48,7 +60,6 @@ export class LogReader {
     return reader;
   }
 
-  /** The next item, if one is here already. Throws when the stream has broken and all that came before was taken. */
   take(): LogItem | undefined {
     const item = this.#items[this.#next];
     if (!item) {
@@ -74,7 +85,6 @@ export class LogReader {
     return this.#next === this.#items.length;
   }
 
-  /** Resolves when something came or broke, or after `ms`. */
   wait(ms: number): Promise<void> {
     if (!this.isEmpty || this.#failure) return Promise.resolve();
     return new Promise((resolve) => {
@@ -86,7 +96,6 @@ export class LogReader {
     });
   }
 
-  /** Tells how far things are; `ask`: the server is to say how far it is itself. */
   status({ applied, durable, ask }: { applied: bigint; durable: bigint; ask: boolean }): void {
     if (this.#failure) return;
     const out = Buffer.alloc(34);

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { lsnText } from './stream.js';
 
 /* Grows when the tables below change shape. */
-const VERSION = '1';
+const VERSION = '2';
 
 /**
  * What the target keeps of the streams that end in it. `mark`: how far each has been applied, written in the same
@@ -21,6 +21,8 @@ const TABLES = `
     problem text,
     moved_at timestamptz not null default now()
   ) with (fillfactor = 10, autovacuum_vacuum_threshold = 1000);
+  -- The shared log that it follows, if not the slot; why changes are missing, when only its follower can see it.
+  alter table banyan_replication.mark add column if not exists log text, add column if not exists loss text;
   create table if not exists banyan_replication.backfill (
     stream text not null references banyan_replication.mark on delete cascade,
     table_name text not null,
@@ -67,23 +69,53 @@ export async function ensureMarkTables(target: pg.ClientBase): Promise<void> {
 export interface Mark {
   lsn: bigint;
   holder: string | null;
+  /** The shared log that was followed last; null: the slot. */
+  log: string | null;
+  /** Why changes are missing, as who followed that log saw. */
+  loss: string | null;
 }
+
+type MarkRow = Omit<Mark, 'lsn'> & { lsn: string };
+const markOf = (row: MarkRow | undefined): Mark | undefined => row && { ...row, lsn: BigInt(row.lsn) };
 
 /** Makes `holder` the one who may move the mark. From here every transaction of an earlier holder fails as a whole. */
 export async function takeMark(target: pg.ClientBase, stream: string, holder: string): Promise<Mark | undefined> {
-  const { rows } = await target.query<{ lsn: string }>(
-    `update banyan_replication.mark set holder = $2 where stream = $1 returning (lsn - '0/0')::text as lsn`,
+  const { rows } = await target.query<MarkRow>(
+    `update banyan_replication.mark set holder = $2 where stream = $1
+      returning (lsn - '0/0')::text as lsn, holder, log, loss`,
     [stream, holder],
   );
-  return rows[0] && { lsn: BigInt(rows[0].lsn), holder };
+  return markOf(rows[0]);
 }
 
 export async function readMark(target: pg.ClientBase, stream: string): Promise<Mark | undefined> {
-  const { rows } = await target.query<{ lsn: string; holder: string | null }>(
-    `select (lsn - '0/0')::text as lsn, holder from banyan_replication.mark where stream = $1`,
+  const { rows } = await target.query<MarkRow>(
+    `select (lsn - '0/0')::text as lsn, holder, log, loss from banyan_replication.mark where stream = $1`,
     [stream],
   );
-  return rows[0] && { lsn: BigInt(rows[0].lsn), holder: rows[0].holder };
+  return markOf(rows[0]);
+}
+
+/** From here the slot may have let go of what is after the mark: it is in that log. */
+export async function noteLog(
+  target: pg.ClientBase,
+  stream: string,
+  holder: string,
+  log: string | undefined,
+): Promise<void> {
+  await target.query(
+    `update banyan_replication.mark set log = $3 where stream = $1 and holder = $2 and log is distinct from $3`,
+    [stream, holder, log ?? null],
+  );
+}
+
+/** What nobody else can see; only preparing the stream anew takes it back. */
+export async function noteLoss(target: pg.ClientBase, stream: string, holder: string, loss: string): Promise<void> {
+  await target.query('update banyan_replication.mark set loss = $3 where stream = $1 and holder = $2', [
+    stream,
+    holder,
+    loss,
+  ]);
 }
 
 export const ADVANCE = 'select banyan_replication.advance($1, $2, $3, $4, to_timestamp($5))';

@@ -5,18 +5,20 @@ import type { Chunk } from './backfill.js';
 import { type Table, chosenTables, readTables, targetSchemaOf } from './catalog.js';
 import { connect, qualified, quoted } from './connection.js';
 import { EarlierTransactions } from './earlier-transactions.js';
-import { LogReader } from './log-reader.js';
+import { LogReader, type LogSource } from './log-reader.js';
 import {
   type Mark,
   type TableProgress,
   ensureMarkTables,
+  noteLog,
+  noteLoss,
   readMark,
   readProgress,
   readReread,
   takeMark,
 } from './mark.js';
-import { lossOf, readSlot } from './slot.js';
-import { ReplicationError } from './errors.js';
+import { lossOf, lost, readSlot } from './slot.js';
+import { ReplicationError, unreachable } from './errors.js';
 import type { Stream } from './stream.js';
 
 /** A stream with both ends in hand. */
@@ -24,7 +26,7 @@ export interface Opened {
   /** Its statements are sent without waiting for the one before. */
   target: pg.Client;
   source: pg.Client;
-  reader: LogReader;
+  log: LogSource;
   /** The target's tables. */
   tables: ReadonlyMap<string, Table>;
   /** The primary keys of the source's tables. */
@@ -56,37 +58,64 @@ const TARGET_SETTINGS = `
 const TAKE_OVER_MS = 10_000;
 const IN_USE = '55006';
 
-/** `first`: this process has not had the stream before, and takes it from whoever has. */
-export async function openStream(
-  stream: Stream,
-  { holder, first, onTake }: { holder: string; first: boolean; onTake: () => void },
-): Promise<Opened> {
+export interface SharedSource {
+  /** Of the shared log. */
+  name: string;
+  /** This process leaves the slot to another. */
+  isGuest: boolean;
+  /** Or why changes after the mark cannot be had any more. */
+  follow: (mark: bigint) => Promise<LogSource | string>;
+}
+
+export interface OpenOptions {
+  holder: string;
+  /** This process has not had the stream before, and takes it from whoever has. */
+  first: boolean;
+  onTake: () => void;
+  /** Where the log comes from, if not from the slot. */
+  shared?: SharedSource | undefined;
+}
+
+export async function openStream(stream: Stream, { holder, first, onTake, shared }: OpenOptions): Promise<Opened> {
   const clients: { end(): Promise<void> }[] = [];
   const close = async () => void (await Promise.all(clients.map((client) => client.end().catch(() => {}))));
   try {
     const as = applicationName(stream);
-    const target = await connect(stream.target, { as, pipeline: true });
+    const target = await connect(stream.target, { as, pipeline: true }).catch((error: Error) => {
+      throw unreachable('target', error);
+    });
     clients.push(target);
     await ensureMarkTables(target);
     const mark = await take(target, stream, holder, first);
     onTake();
     const source = await connect(stream.source, { as });
     clients.push(source);
-    const loss = lossOf(await readSlot(source, stream.name), mark.lsn);
+    const facts = await readSlot(source, stream.name);
+    const loss = mark.loss ?? lossOf(facts, mark.lsn, shared !== undefined);
+    if (loss && !shared && mark.log && facts.slot && facts.slot.confirmed > mark.lsn)
+      throw lost(
+        stream,
+        `${loss}; what lies between is in the stream ${mark.log} of NATS, and was not followed to its end`,
+      );
     if (loss) throw lost(stream, loss);
+    await noteLog(target, stream.name, holder, shared?.name);
     await target.query(TARGET_SETTINGS);
     await useOrigin(target, stream);
-    const keys = await publishNewTables(source, target, stream);
+    const keys = await publishNewTables(source, target, stream, shared?.isGuest === true);
     const earlier = await EarlierTransactions.now(source);
     const progress = await readProgress(target, stream.name);
     const rereads = () => readReread(target, stream.name);
     const backfilling = progress.some(({ done }) => !done) || (await rereads()) !== undefined;
     const tables = await readTables(target, targetSchemaOf(stream));
-    const reader = await startReader(source, stream, mark.lsn);
+    const log = shared ? await shared.follow(mark.lsn) : await startReader(source, stream, mark.lsn, true);
+    if (typeof log === 'string') {
+      await noteLoss(target, stream.name, holder, log);
+      throw lost(stream, log);
+    }
     return {
       target,
       source,
-      reader,
+      log,
       tables,
       keys,
       mark,
@@ -105,13 +134,6 @@ export async function openStream(
 }
 
 export const applicationName = (stream: Stream): string => `banyan:${stream.name}`;
-
-export const lost = (stream: Stream, reason: string): ReplicationError =>
-  new ReplicationError(
-    'STREAM_LOST',
-    `Changes of ${stream.schema} may be missing in the target: ${reason}.`,
-    'Prepare the stream again with a backfill.',
-  );
 
 async function take(target: pg.Client, stream: Stream, holder: string, first: boolean): Promise<Mark> {
   if (!first && (await readMark(target, stream.name))?.holder !== holder)
@@ -171,14 +193,14 @@ async function originOf(target: pg.Client, { name }: Stream): Promise<string> {
   return rows[0]!.origin;
 }
 
-function startReader(source: pg.Client, stream: Stream, from: bigint): Promise<LogReader> {
-  return whenFree(
-    () => LogReader.start(stream.source, { slot: stream.name, from, as: `${applicationName(stream)}:log` }),
-    async () => {
-      const { slot } = await readSlot(source, stream.name);
-      if (slot?.activePid) await source.query('select pg_terminate_backend($1)', [slot.activePid]);
-    },
-  );
+/** `takeOver`: whoever reads the slot is ended; otherwise it fails while somebody does. */
+export function startReader(source: pg.Client, stream: Stream, from: bigint, takeOver: boolean): Promise<LogReader> {
+  const start = () => LogReader.start(stream.source, { slot: stream.name, from, as: `${applicationName(stream)}:log` });
+  if (!takeOver) return start();
+  return whenFree(start, async () => {
+    const { slot } = await readSlot(source, stream.name);
+    if (slot?.activePid) await source.query('select pg_terminate_backend($1)', [slot.activePid]);
+  });
 }
 
 /** Whoever holds what we need cannot move the mark any more: it is ended. */
@@ -199,6 +221,7 @@ async function publishNewTables(
   source: pg.Client,
   target: pg.Client,
   stream: Stream,
+  isGuest: boolean,
 ): Promise<Map<string, readonly string[]>> {
   const there = await readTables(source, stream.schema);
   const { rows } = await source.query<{ name: string }>(
@@ -206,7 +229,9 @@ async function publishNewTables(
     [stream.name, stream.schema],
   );
   const published = new Set(rows.map(({ name }) => name));
-  const added = chosenTables(stream, there.keys()).filter((name) => !published.has(name));
+  // A guest has a copy of everything that was there when it joined; others may have published a table since.
+  const known = isGuest ? new Set((await readProgress(target, stream.name)).map(({ table }) => table)) : published;
+  const added = chosenTables(stream, there.keys()).filter((name) => !known.has(name));
   for (const name of added) {
     if (there.get(name)?.key.length === 0)
       throw new ReplicationError(
@@ -220,6 +245,7 @@ async function publishNewTables(
        on conflict (stream, table_name) do update set done = false, last_key = null, rows = 0`,
       [stream.name, name],
     );
+    if (published.has(name)) continue;
     await source.query(`alter publication ${quoted(stream.name)} add table ${qualified(stream.schema, name)}`);
   }
   return new Map([...there].map(([name, { key }]) => [name, key]));

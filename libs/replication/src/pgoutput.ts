@@ -10,6 +10,38 @@ export interface Relation {
   keyColumns: readonly string[];
 }
 
+/** The first byte of a message. */
+export const Tag = {
+  begin: 0x42,
+  commit: 0x43,
+  relation: 0x52,
+  insert: 0x49,
+  update: 0x55,
+  delete: 0x44,
+  truncate: 0x54,
+  message: 0x4d,
+} as const;
+
+/** Where the commit record of a `begin` stands: not before a position means not applied there. */
+export const commitOf = (begin: Buffer): bigint => begin.readBigUInt64BE(1);
+/** Where the transaction of a `commit` ends. */
+export const endOf = (commit: Buffer): bigint => commit.readBigUInt64BE(10);
+export const clockOf = (commit: Buffer): number => wallClockMs(commit.readBigInt64BE(18));
+
+/** The tables that a message cannot be read without. */
+export function relationsOf(message: Buffer): number[] {
+  switch (message[0]) {
+    case Tag.insert:
+    case Tag.update:
+    case Tag.delete:
+      return [message.readUInt32BE(1)];
+    case Tag.truncate:
+      return Array.from({ length: message.readUInt32BE(1) }, (_, i) => message.readUInt32BE(6 + 4 * i));
+    default:
+      return [];
+  }
+}
+
 /** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html */
 export type LogEvent =
   | { kind: 'begin'; xid: number }
@@ -36,6 +68,7 @@ const OTHER: LogEvent = { kind: 'other' };
  */
 export class PgOutput {
   readonly #relations = new Map<number, Relation>();
+  readonly #described = new Map<number, Buffer>();
   #bytes: Buffer = Buffer.alloc(0);
   #at = 0;
 
@@ -92,6 +125,9 @@ export class PgOutput {
 
   #relation(): LogEvent {
     const id = this.#int32();
+    // A log that has it again and again: rows of one shape share the array of its columns.
+    const known = this.#described.get(id)?.equals(this.#bytes) && this.#relations.get(id);
+    if (known) return { kind: 'relation', relation: known };
     const schema = this.#string() || 'pg_catalog';
     const table = this.#string();
     this.#at += 1; // replica identity: the preflight has looked at it
@@ -108,6 +144,7 @@ export class PgOutput {
     }
     const relation = { id, schema, table, columns, keyColumns };
     this.#relations.set(id, relation);
+    this.#described.set(id, Buffer.from(this.#bytes));
     return { kind: 'relation', relation };
   }
 

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { type Table, chosenTables, readTables, targetSchemaOf } from './catalog.js';
 import { connect, qualified, quoted } from './connection.js';
 import { mapped } from './mapping.js';
-import { ReplicationError, type ReplicationErrorCode } from './errors.js';
+import { ReplicationError, type ReplicationErrorCode, unreachable } from './errors.js';
 import type { Stream } from './stream.js';
 
 /* `origin = none`, which keeps the reverse direction free of echoes, came with 16. */
@@ -52,16 +52,7 @@ async function reach(
   try {
     return await connect(url, { as: 'banyan:preflight' });
   } catch (error) {
-    // An AggregateError (no address answers) has no message of its own.
-    const why = (error as Error).message || (error as NodeJS.ErrnoException).code || 'no answer';
-    problems.push(
-      new ReplicationError(
-        side === 'source' ? 'SOURCE_UNREACHABLE' : 'TARGET_UNREACHABLE',
-        `The ${side} cannot be reached: ${why}.`,
-        'Check its URL, and that it runs.',
-        { cause: error },
-      ),
-    );
+    problems.push(unreachable(side, error));
     return undefined;
   }
 }

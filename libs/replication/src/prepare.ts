@@ -7,6 +7,7 @@ import { applicationName, dropOrigin, useOrigin } from './open.js';
 import { refuseBadName } from './preflight.js';
 import { readSlot } from './slot.js';
 import { ReplicationError } from './errors.js';
+import type { SharedLog } from './shared-log.js';
 import { type Stream, lsnText } from './stream.js';
 
 export interface PrepareOptions {
@@ -68,6 +69,43 @@ export async function prepareStream(stream: Stream, { backfill, check }: Prepare
       await dropSlot(source, stream).catch(() => {});
       throw error;
     }
+  });
+}
+
+/**
+ * Prepares one more target for a stream whose log is shared: its tables are emptied and copied, and from then on it follows
+ * at its own pace. It runs with `log.publish` off, and ends with `leaveStream`.
+ */
+export async function joinStream(stream: Stream, log: SharedLog): Promise<void> {
+  refuseBadName(stream);
+  const { LogStream } = await import('./shared-log.js');
+  const { lsn } = await (await LogStream.open(log)).end();
+  if (lsn === undefined)
+    throw new ReplicationError('STREAM_ABSENT', `Nobody publishes ${log.stream} in NATS.`, 'Run its publisher first.');
+  await withBoth(stream, async (source, target) => {
+    await ensureMarkTables(target);
+    await useOrigin(target, stream);
+    await transaction(target, async () => {
+      await target.query('delete from banyan_replication.mark where stream = $1', [stream.name]);
+      await empty(source, target, stream);
+      // What is after it is in the log; what is before it is in the copy.
+      await target.query(
+        'insert into banyan_replication.mark (stream, lsn, source_at, log) values ($1, $2, clock_timestamp(), $3)',
+        [stream.name, lsnText(lsn), log.stream],
+      );
+      const tables = chosenTables(stream, (await readTables(source, stream.schema)).keys());
+      await planCopy(source, target, stream, tables);
+    });
+  });
+}
+
+/** Takes mark and origin of a target that had joined away; the rows stay, and the stream goes on for the others. */
+export async function leaveStream(stream: Stream): Promise<void> {
+  refuseBadName(stream);
+  await withBoth(stream, async (_, target) => {
+    await ensureMarkTables(target);
+    await target.query('delete from banyan_replication.mark where stream = $1', [stream.name]);
+    await dropOrigin(target, stream);
   });
 }
 

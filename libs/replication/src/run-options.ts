@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import type { SharedLog } from './shared-log.js';
 
 /** Statements in the transaction that is being applied, with everything before the message in it already. */
 export interface TargetTransaction {
@@ -28,6 +29,8 @@ export interface StreamProgress {
 
 export interface RunOptions {
   signal?: AbortSignal;
+  /** Take the log from there, and publish it if nobody else does; otherwise from the slot itself. */
+  log?: SharedLog;
   /** By the prefix of the message. */
   onMessage?: Readonly<Record<string, MessageHandler>>;
   /** About twice a second. */

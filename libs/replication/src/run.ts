@@ -1,18 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { withConnection } from './connection.js';
-import { applicationName } from './open.js';
-import type { RunOptions } from './run-options.js';
-import { Session } from './session.js';
 import { ReplicationError } from './errors.js';
+import { applicationName } from './open.js';
+import { persistently } from './persistently.js';
+import type { RunOptions } from './run-options.js';
+import { Session, type SessionRun } from './session.js';
 import type { Stream } from './stream.js';
-
-const FIRST_PAUSE_MS = 50;
-const LONGEST_PAUSE_MS = 3_000;
-/* A run that held this long was a good one: the next failure starts with a short pause again. */
-const GOOD_RUN_MS = 5_000;
-
-const final = ['STREAM_ABSENT', 'STREAM_LOST', 'SUPERSEDED', 'NAME_INVALID'];
 
 /**
  * Carries a prepared stream until the signal or a message ends it, whatever breaks in between: it goes on from the mark
@@ -20,28 +13,54 @@ const final = ['STREAM_ABSENT', 'STREAM_LOST', 'SUPERSEDED', 'NAME_INVALID'];
  * on would be wrong: STREAM_ABSENT, STREAM_LOST, SUPERSEDED (another process has taken the stream over).
  */
 export async function runStream(stream: Stream, options: RunOptions = {}): Promise<'signal' | 'message'> {
+  if (!options.log) return follow(stream, options);
+  const { SharedRun } = await import('./shared-run.js');
+  const shared = new SharedRun(stream, options.log, options);
+  try {
+    const { signal } = shared;
+    const onOpen = () => shared.opened('session');
+    const onProblem = (error: Error) => shared.broke('session', error);
+    return await follow(stream, { ...options, signal, onOpen, onProblem }, shared);
+  } finally {
+    await shared.end();
+  }
+}
+
+interface Sharing {
+  /** The mark was seen, or the target is away: the slot may be read without it. */
+  publish(): void;
+  session: Pick<SessionRun, 'shared' | 'mayStop'>;
+}
+
+async function follow(stream: Stream, options: RunOptions, sharing?: Sharing): Promise<'signal' | 'message'> {
   const holder = randomUUID();
   let first = true;
-  let pause = FIRST_PAUSE_MS;
-  while (!options.signal?.aborted) {
-    let openedAt = Infinity;
-    const onOpen = () => {
-      openedAt = Date.now();
-      options.onOpen?.();
-    };
-    try {
-      return await Session.run(stream, options, { holder, first, onTake: () => (first = false), onOpen });
-    } catch (error) {
-      if (error instanceof ReplicationError && final.includes(error.code)) throw error;
-      if (options.signal?.aborted) break;
-      options.onProblem?.(error as Error);
-      if (openedAt < Infinity) await note(stream, holder, error as Error);
-      if (Date.now() - openedAt > GOOD_RUN_MS) pause = FIRST_PAUSE_MS;
-      await sleep(pause * (0.5 + Math.random()), undefined, { signal: options.signal }).catch(() => {});
-      pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
-    }
-  }
-  return 'signal';
+  const onTake = () => {
+    first = false;
+    sharing?.publish();
+  };
+  const ended = await persistently(
+    (opened) =>
+      Session.run(stream, options, {
+        holder,
+        first,
+        onTake,
+        onOpen: () => {
+          opened();
+          options.onOpen?.();
+        },
+        ...sharing?.session,
+      }),
+    {
+      signal: options.signal,
+      onProblem: async (error, wasOpen) => {
+        if (error instanceof ReplicationError && error.code === 'TARGET_UNREACHABLE') sharing?.publish();
+        options.onProblem?.(error);
+        if (wasOpen) await note(stream, holder, error);
+      },
+    },
+  );
+  return ended ?? 'signal';
 }
 
 /** For those who look at the stream from elsewhere; the next step forward clears it. */

@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import { failPoint } from '@banyan/platform/resilience';
+import { failPoint } from '@banyan/platform/fail-point';
 import { Applier } from './applier.js';
 import { type Chunk, ChunkReader, WATERMARK, type Watermark, Window } from './backfill.js';
 import { connect } from './connection.js';
-import { LogReader } from './log-reader.js';
+import type { LogSource } from './log-reader.js';
 import { ADVANCE, ADVANCE_DURABLY, advanceValues } from './mark.js';
 import { type LogEvent, PgOutput, type Relation } from './pgoutput.js';
 import { type Row, placesOf, valueAt } from './row.js';
-import { type Opened, openStream } from './open.js';
+import { type OpenOptions, type Opened, openStream } from './open.js';
 import type { RunOptions } from './run-options.js';
 import type { Stream } from './stream.js';
 import { SlotWatch } from './slot-watch.js';
@@ -25,11 +25,17 @@ const QUIET_MARK_MS = 1_000;
 const DURABLE_MS = 1_000;
 const PROGRESS_MS = 500;
 
+export interface SessionRun extends OpenOptions {
+  onOpen: () => void;
+  /** After the signal: is what was read up to here enough? */
+  mayStop?: ((read: bigint) => boolean) | undefined;
+}
+
 /** One connection to each side, from the mark on until something breaks or the stream is told to end. */
 export class Session {
   readonly #output = new PgOutput();
   readonly #applier: Applier;
-  #reader: LogReader | undefined;
+  #log: LogSource | undefined;
   #chunks: ChunkReader | undefined;
   #failure: Error | undefined;
 
@@ -66,7 +72,7 @@ export class Session {
   private constructor(
     private readonly stream: Stream,
     private readonly options: RunOptions,
-    private readonly holder: string,
+    private readonly run: SessionRun,
     private readonly opened: Opened,
   ) {
     this.#applier = new Applier(opened.target, stream, opened.tables);
@@ -75,40 +81,39 @@ export class Session {
   }
 
   /** Ends with 'signal' or 'message'; throws what broke. */
-  static async run(
-    stream: Stream,
-    options: RunOptions,
-    { holder, first, onTake, onOpen }: { holder: string; first: boolean; onTake: () => void; onOpen: () => void },
-  ): Promise<'signal' | 'message'> {
-    const opened = await openStream(stream, { holder, first, onTake });
-    const session = new Session(stream, options, holder, opened);
-    const watch = new SlotWatch(opened.source, stream, options.onWarning, (error) => (session.#failure ??= error));
+  static async run(stream: Stream, options: RunOptions, run: SessionRun): Promise<'signal' | 'message'> {
+    const opened = await openStream(stream, run);
+    const session = new Session(stream, options, run, opened);
+    // Who publishes a shared log looks after its slot.
+    const watch = run.shared
+      ? undefined
+      : new SlotWatch(opened.source, stream, options.onWarning, (error) => (session.#failure ??= error));
     let timer: NodeJS.Timeout | undefined;
     try {
-      session.#reader = opened.reader;
-      onOpen();
-      watch.start();
+      session.#log = opened.log;
+      run.onOpen();
+      watch?.start();
       timer = setInterval(() => session.#ask(), ASK_MS);
       if (session.#backfilling) await session.#startCopying();
-      return await session.#run(opened.reader);
+      return await session.#run(opened.log);
     } finally {
       clearInterval(timer);
-      watch.stop();
+      watch?.stop();
       session.#chunks?.stop();
-      opened.reader.close();
+      opened.log.close();
       await opened.close();
     }
   }
 
-  async #run(reader: LogReader): Promise<'signal' | 'message'> {
+  async #run(log: LogSource): Promise<'signal' | 'message'> {
     for (;;) {
       if (this.#failure) throw this.#failure;
-      if (!this.#inSource && (this.#ending || this.options.signal?.aborted)) {
-        await this.#finish(reader);
+      if (!this.#inSource && (this.#ending || this.#mayStop())) {
+        await this.#finish(log);
         return this.#ending ? 'message' : 'signal';
       }
-      const item = reader.take();
-      if (!item) await this.#idle(reader);
+      const item = log.take();
+      if (!item) await this.#idle(log);
       else if ('payload' in item) {
         const applied = this.#apply(this.#output.decode(item.payload));
         if (applied) await applied;
@@ -117,6 +122,10 @@ export class Session {
         this.#readAt = item.at;
       }
     }
+  }
+
+  #mayStop(): boolean {
+    return this.options.signal?.aborted === true && this.run.mayStop?.(this.#read) !== false;
   }
 
   #apply(event: LogEvent): Promise<void> | undefined {
@@ -183,7 +192,7 @@ export class Session {
     this.#applier.flush();
     failPoint('bridge-before-mark');
     const to = this.#read;
-    void this.#applier.send(ADVANCE, advanceValues(this.stream.name, this.holder, this.#sent, to, this.#readAt));
+    void this.#applier.send(ADVANCE, advanceValues(this.stream.name, this.run.holder, this.#sent, to, this.#readAt));
     this.#sent = to;
     this.#commitsUnderWay += 1;
     const commit = this.#applier.send('commit').then(
@@ -204,15 +213,15 @@ export class Session {
     failPoint('bridge-after-apply');
     this.#chunkIsDurable();
     this.#tell();
-    this.#reader?.status({ applied: this.#committed, durable: this.#durable, ask: true });
+    this.#log?.status({ applied: this.#committed, durable: this.#durable, ask: true });
     if (Date.now() - this.#durableAt > DURABLE_MS) await this.#makeDurable();
   }
 
-  async #idle(reader: LogReader): Promise<void> {
+  async #idle(log: LogSource): Promise<void> {
     if (!this.#inSource && this.#inTarget) {
       // What is in the socket already joins the batch.
       await setImmediate();
-      if (reader.isEmpty || Date.now() - this.#batchSince > BATCH_MS) await this.#commit(true);
+      if (log.isEmpty || Date.now() - this.#batchSince > BATCH_MS) await this.#commit(true);
       return;
     }
     if (this.#commitsUnderWay > 0) await this.#applier.settle();
@@ -224,7 +233,7 @@ export class Session {
     }
     if (this.#committed > this.#durable && now - this.#durableAt > DURABLE_MS) await this.#makeDurable();
     this.#tell();
-    await reader.wait(ASK_MS * 10);
+    await log.wait(ASK_MS * 10);
   }
 
   async #makeDurable(): Promise<void> {
@@ -236,17 +245,17 @@ export class Session {
 
   async #advance(statement: string): Promise<void> {
     const to = this.#inSource || this.#inTarget ? this.#sent : this.#read;
-    void this.#applier.send(statement, advanceValues(this.stream.name, this.holder, this.#sent, to, this.#readAt));
+    void this.#applier.send(statement, advanceValues(this.stream.name, this.run.holder, this.#sent, to, this.#readAt));
     this.#sent = to;
     await this.#applier.settle();
     this.#committed = to;
   }
 
-  async #finish(reader: LogReader): Promise<void> {
+  async #finish(log: LogSource): Promise<void> {
     if (this.#inTarget) await this.#commit(true);
     await this.#applier.settle();
     await this.#makeDurable();
-    reader.status({ applied: this.#committed, durable: this.#durable, ask: false });
+    log.status({ applied: this.#committed, durable: this.#durable, ask: false });
     this.#tell(true);
     // The server has to read it before the connection ends.
     await sleep(5);
@@ -256,7 +265,7 @@ export class Session {
     this.#ticks += 1;
     const quiet = Date.now() - this.#activeAt > QUIET_AFTER_MS;
     if (quiet && this.#ticks % QUIET_ASK_TICKS !== 0) return;
-    this.#reader?.status({ applied: this.#committed, durable: this.#durable, ask: true });
+    this.#log?.status({ applied: this.#committed, durable: this.#durable, ask: true });
   }
 
   async #message(event: LogEvent & { kind: 'message' }): Promise<void> {
@@ -352,7 +361,7 @@ export class Session {
 
   #tell(force = false): void {
     const now = Date.now();
-    const caughtUp = !this.#backfilling && this.#reader?.isEmpty === true && this.#committed >= this.#read;
+    const caughtUp = !this.#backfilling && this.#log?.isEmpty === true && this.#committed >= this.#read;
     if (!force && now - this.#progressAt < PROGRESS_MS) return;
     this.#progressAt = now;
     this.options.onProgress?.({

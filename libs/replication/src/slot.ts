@@ -1,5 +1,6 @@
 import type { Queryable } from './connection.js';
-import { lsnText } from './stream.js';
+import { ReplicationError } from './errors.js';
+import { type Stream, lsnText } from './stream.js';
 
 export interface Slot {
   /** Everything before it the server has been told to forget. */
@@ -59,15 +60,24 @@ export async function readSlot(source: Queryable, name: string): Promise<SourceL
 
 /**
  * Why the changes after the mark cannot all be had any more; undefined when they can. A slot that is missing, or further
- * on than the mark, is data loss until proven otherwise.
+ * on than the mark, is data loss until proven otherwise. `shared`: what the slot has let go of is in a shared log, and
+ * whoever follows that one sees what is missing there.
  */
-export function lossOf({ now, slot, published }: SourceLog, mark: bigint): string | undefined {
+export function lossOf({ now, slot, published }: SourceLog, mark: bigint, shared = false): string | undefined {
   if (!slot) return 'the replication slot is gone from the source';
   if (slot.walStatus === 'lost')
     return 'the source has thrown away the log that the slot needed (max_slot_wal_keep_size), because the bridge was away too long';
   if (!published) return 'the publication is gone from the source';
-  if (slot.confirmed > mark) return `the slot stands at ${lsnText(slot.confirmed)}, after the mark ${lsnText(mark)}`;
+  if (slot.confirmed > mark && !shared)
+    return `the slot stands at ${lsnText(slot.confirmed)}, after the mark ${lsnText(mark)}`;
   if (mark > now)
     return `the source's log ends at ${lsnText(now)}, before the mark ${lsnText(mark)}: it was restored or replaced`;
   return undefined;
 }
+
+export const lost = (stream: Stream, reason: string): ReplicationError =>
+  new ReplicationError(
+    'STREAM_LOST',
+    `Changes of ${stream.schema} may be missing in the target: ${reason}.`,
+    'Prepare the stream again with a backfill.',
+  );

@@ -6,7 +6,7 @@ import { type Stream, lsnText } from './stream.js';
 export interface StreamState {
   /**
    * `absent`: never prepared, or dropped. `prepared`: it can run, and nobody runs it. `lost`: changes are missing, only a new
-   * backfill mends it. `backfilling`, `streaming`: a process runs it.
+   * backfill mends it. `backfilling`, `streaming`: a process runs it; of a shared log, a process publishes it.
    */
   state: 'absent' | 'prepared' | 'lost' | 'backfilling' | 'streaming';
   /** Why it is lost, or what the process that runs it is stuck at; null when all is well. */
@@ -32,6 +32,8 @@ interface MarkRow {
   lsn: string;
   behindMs: string;
   problem: string | null;
+  log: string | null;
+  loss: string | null;
   tables: { table: string; rows: number; estimate: number; done: boolean }[];
   rereads: boolean;
 }
@@ -50,22 +52,25 @@ export async function streamState(
   const onSource = <T>(work: (source: Queryable) => Promise<T>) =>
     clients ? work(clients.source) : withConnection(stream.source, { as }, work);
   // The mark first: read the other way round, a source that moves on in between would look like a mark ahead of it.
-  const mark = await onTarget(async (target) => {
-    const { rows: there } = await target.query<{ is: boolean }>(
-      `select to_regclass('banyan_replication.reread') is not null as is`,
-    );
-    if (!there[0]?.is) return undefined;
-    const { rows } = await target.query<MarkRow>(
-      `select (lsn - '0/0')::text as lsn, problem,
+  const readMark = () =>
+    onTarget(async (target) => {
+      const { rows: there } = await target.query<{ is: boolean }>(
+        `select to_regclass('banyan_replication.reread') is not null as is`,
+      );
+      if (!there[0]?.is) return undefined;
+      const { rows } = await target.query<MarkRow>(
+        // Through JSON: tables of an earlier version have no such columns until the stream runs again.
+        `select (lsn - '0/0')::text as lsn, problem, to_jsonb(m) ->> 'log' as log, to_jsonb(m) ->> 'loss' as loss,
               (extract(epoch from clock_timestamp() - source_at) * 1000)::text as "behindMs",
               (select coalesce(json_agg(json_build_object('table', table_name, 'rows', rows, 'estimate', estimate, 'done', done)
                  order by table_name), '[]') from banyan_replication.backfill b where b.stream = m.stream) as tables,
               exists (select from banyan_replication.reread r where r.stream = m.stream) as rereads
          from banyan_replication.mark m where stream = $1`,
-      [stream.name],
-    );
-    return rows[0];
-  });
+        [stream.name],
+      );
+      return rows[0];
+    });
+  const mark = await readMark();
   const log = await onSource((source) => readSlot(source, stream.name));
   const { slot } = log;
   const facts = {
@@ -77,7 +82,13 @@ export async function streamState(
   if (!mark) return { state: 'absent', reason: null, backfill: null, lag: null, appliedLsn: null, ...facts };
 
   const applied = BigInt(mark.lsn);
-  const loss = lossOf(log, applied);
+  let loss = mark.loss ?? lossOf(log, applied, mark.log !== null);
+  if (loss && slot && applied <= log.now) {
+    // Or the stream has moved on between the two looks, mark and slot: then the mark is at least there by now.
+    const later = (await readMark()) ?? mark;
+    const now = BigInt(later.lsn) > log.now ? BigInt(later.lsn) : log.now;
+    loss = later.loss ?? lossOf({ ...log, now }, BigInt(later.lsn), later.log !== null);
+  }
   const backfill = backfillOf(mark);
   const bytes = Math.max(0, Number(log.now - applied));
   const running = backfill && !backfill.done ? 'backfilling' : 'streaming';

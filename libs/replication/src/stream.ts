@@ -24,3 +24,8 @@ export const DEFAULT_EXCLUDE = ['_prisma_migrations', 'banyan_owner'] as const;
 /** A log position as Postgres writes it. */
 export const lsnText = (lsn: bigint): string =>
   `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}`;
+
+export function lsnOf(text: string): bigint {
+  const [high, low] = text.split('/') as [string, string];
+  return (BigInt(`0x${high}`) << 32n) + BigInt(`0x${low}`);
+}

@@ -1,8 +1,26 @@
 import { randomBytes } from 'node:crypto';
 import { eventually } from '@banyan/testing';
 import pg from 'pg';
-import { afterAll, afterEach, beforeAll, expect, inject } from 'vitest';
-import { type RunOptions, type Stream, dropStream, prepareStream, runStream, streamState } from './index.js';
+import { afterAll, afterEach, beforeAll, describe, expect, inject } from 'vitest';
+import { TestBroker } from './broker.spec-support.js';
+import {
+  type RunOptions,
+  type SharedLog,
+  type Stream,
+  dropStream,
+  prepareStream,
+  runStream,
+  streamState,
+} from './index.js';
+
+/** The same promises wherever the log comes from: the slot itself, or a stream in NATS. */
+export function throughEachLog(specs: (both: TwoDatabases) => void): void {
+  describe('from the slot', () => specs(new TwoDatabases()));
+  describe('through JetStream', () => {
+    const nats = new TestBroker();
+    specs(new TwoDatabases(undefined, (stream) => nats.log(stream)));
+  });
+}
 
 /** Two empty databases for one spec file, and streams between them that end with the test. */
 export class TwoDatabases {
@@ -13,7 +31,11 @@ export class TwoDatabases {
   #target: pg.Pool | undefined;
   #streamsMade = 0;
 
-  constructor(private readonly serverUrl: () => string | Promise<string> = () => inject('adminUrl')) {
+  /** `log`: what every stream's log goes through, if not its slot alone. */
+  constructor(
+    private readonly serverUrl: () => string | Promise<string> = () => inject('adminUrl'),
+    private readonly log?: (stream: string) => SharedLog,
+  ) {
     beforeAll(() => this.#make(), 60_000);
     afterEach(() => this.#endStreams());
     afterAll(() => this.#drop());
@@ -53,8 +75,13 @@ export class TwoDatabases {
     return this.stream(stream.schema, { source: stream.target, target: stream.source, ...more });
   }
 
+  /** One more target of a stream, beside the source's own schema. The spec ends it: the slot is not its own. */
+  guest(stream: Stream, targetSchema: string): Stream {
+    return { ...stream, target: stream.source, targetSchema };
+  }
+
   run(stream: Stream, options: RunOptions = {}): Running {
-    const running = new Running(stream, options);
+    const running = new Running(stream, this.log ? { log: this.log(stream.name), ...options } : options);
     this.#running.add(running);
     return running;
   }
@@ -70,12 +97,12 @@ export class TwoDatabases {
   async expectSame(stream: Stream, ...tables: string[]): Promise<void> {
     const dump = (schema: string, table: string) => `select t::text as row from ${schema}.${table} t order by 1`;
     for (const table of tables) {
-      const forward = stream.source === this.source;
-      const [there, here] = await Promise.all([
-        this.onSource<{ row: string }>(dump(stream.schema, table)),
-        this.onTarget<{ row: string }>(dump(stream.targetSchema ?? stream.schema, table)),
+      const on = (url: string, text: string) =>
+        url === this.source ? this.onSource<{ row: string }>(text) : this.onTarget<{ row: string }>(text);
+      const [from, to] = await Promise.all([
+        on(stream.source, dump(stream.schema, table)),
+        on(stream.target, dump(stream.targetSchema ?? stream.schema, table)),
       ]);
-      const [from, to] = forward ? [there, here] : [here, there];
       expect(to.length, `rows of ${table}`).toBe(from.length);
       const differ = from.findIndex((each, i) => each.row !== to[i]?.row);
       expect([table, to[differ]?.row]).toEqual([table, from[differ]?.row]);

@@ -1,15 +1,18 @@
 // Our outbox, relay and inbox on two schemas of one Postgres; the effect of an event is its row in the inbox.
 import 'reflect-metadata';
 import { event, newId, system } from '@banyan/kernel';
+import { EventStreams } from '@banyan/messaging/jetstream';
+import { Nats } from '@banyan/messaging/nats';
 import { Database } from '@banyan/platform/database';
 import { z } from 'zod';
 // The engine below the door: what a whole app adds around it is not the question here.
 import { Inbox } from '../../../libs/messaging/dist/inbox.js';
-import { Relay } from '../../../libs/messaging/dist/relay.js';
+import { Relay, relayDefaults } from '../../../libs/messaging/dist/relay.js';
+import { takeTurn } from '../../../libs/messaging/dist/turn.js';
 import { UnitOfWork } from '../../../libs/messaging/dist/unit-of-work.js';
 import { measureHandOff } from './measure.mjs';
 
-const { urls, ...measure } = JSON.parse(process.env.BENCH_CASE);
+const { urls, natsUrl, ...measure } = JSON.parse(process.env.BENCH_CASE);
 const Happened = {
   ...event(
     1,
@@ -44,7 +47,11 @@ const unit = new UnitOfWork(
   () => ['notifications'],
   () => relay.wake(),
 );
-const relay = new Relay(unit, (_subscriber, events) => inbox.receive(events));
+const deliver = (_subscriber, events) => inbox.receive(events);
+const nats = natsUrl && (await Nats.connect({ servers: [natsUrl], tls: {} }, { name: 'monolith' }));
+const streams = nats && new EventStreams(nats, { publishing: true });
+const relay = new Relay(unit, deliver, relayDefaults, () => true, streams);
+let consumer;
 
 const put = (payloads) => {
   const [id, at] = [newId(), new Date()];
@@ -66,12 +73,21 @@ await measureHandOff(
   {
     async start(handle) {
       handler = handle;
+      await streams?.declare(['notifications']);
+      consumer = streams?.subscribe('notifications', {
+        active: () => true,
+        turn: (lost) => takeTurn(notifications, lost),
+        receive: (events) => inbox.receive(events),
+        giveBack: (_producer, back) => relay.takeBack(back),
+      });
       relay.start();
     },
     put,
     putOne: (data) => put([data]),
     async stop() {
+      await consumer?.stop();
       await relay.stop();
+      await nats?.close();
       await Promise.all([orders.close(), notifications.close()]);
     },
   },

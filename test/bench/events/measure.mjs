@@ -23,7 +23,7 @@ const payload = (i) => ({ id: `order-${i}`, total: 1999, currency: 'EUR', items:
  * and stop(); the handler is called once for each payload. Sends events/s from the first put to the last handled, and
  * how long a single one takes in an idle system, from before it is put until it is handled.
  */
-export async function measureHandOff(contestant, { events, batch, singles, serverPid }) {
+export async function measureHandOff(contestant, { events, batch, singles, serverPids }) {
   let seen = 0;
   let wanted = 0;
   let arrived = () => {};
@@ -43,12 +43,13 @@ export async function measureHandOff(contestant, { events, batch, singles, serve
   await bulk(Math.ceil(events / 10));
   await sleep(500);
 
-  const [server, own, from] = [cpuOfServer(serverPid), process.cpuUsage(), performance.now()];
+  const cpuOfServers = () => serverPids.reduce((sum, pid) => sum + cpuOfServer(pid), 0);
+  const [server, own, from] = [cpuOfServers(), process.cpuUsage(), performance.now()];
   await bulk(events);
   const perSecond = events / ((performance.now() - from) / 1_000);
   await sleep(200); // what is settled after the last handler belongs to it
   const used = process.cpuUsage(own);
-  const serverCpu = cpuOfServer(serverPid) - server;
+  const serverCpu = cpuOfServers() - server;
 
   await sleep(1_000);
   const waits = [];

@@ -7,20 +7,20 @@ import { AccessLog, Directory, Proxy, routesOfContracts } from '@banyan/proxy';
 import { destination } from 'pino';
 
 const { UPSTREAM, CANDIDATE = UPSTREAM, STAGE = 'canary', SHARE = '0', PERCENT = '50' } = process.env;
-const rpc = { host: '127.0.0.1', port: 1 };
+const rpc = [{ host: '127.0.0.1', port: 1 }];
 const state = (stage) => ({
   ...{ stage, owner: 'monolith', epoch: 1, holding: false, since: '2026-01-01T00:00:00.000Z' },
-  service: stage === 'monolith' ? null : { http: CANDIDATE, rpc },
+  service: stage === 'monolith' ? null : { http: [CANDIDATE], rpc },
 });
 const routing = {
   revision: 1,
-  monolith: { http: UPSTREAM, rpc },
+  monolith: { http: [UPSTREAM], rpc },
   contexts: Object.fromEntries(contracts.map(({ name }) => [name, state(name === 'inventory' ? STAGE : 'monolith')])),
 };
 const canary = staticCanary({ inventory: Number(PERCENT) });
 await canary.start();
 const proxy = new Proxy({
-  directory: new Directory(routesOfContracts(), UPSTREAM, { current: () => routing, onChange: () => () => {} }),
+  directory: new Directory(routesOfContracts(), [UPSTREAM], { current: () => routing, onChange: () => () => {} }),
   canary,
   operations: new ReadOperations(contracts),
   limits: { requestsPerSocket: 0 },

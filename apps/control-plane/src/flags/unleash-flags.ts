@@ -41,7 +41,7 @@ export class UnleashFlags extends FlagStore {
     this.#known = new KnownTargets(options.database, options.log);
     // Problems are told once, with what holds instead, when the flags are taken over.
     this.#client = FlagClient.of({ ...server, log: undefined });
-    if (adminToken) this.#admin = new UnleashAdmin({ url: server.url, token: adminToken, project, environment });
+    if (adminToken) this.#admin = new UnleashAdmin({ url: server.urls[0]!, token: adminToken, project, environment });
   }
 
   targets(): Readonly<Record<string, Target>> {
@@ -175,6 +175,6 @@ export class UnleashFlags extends FlagStore {
   }
 
   #host(): string {
-    return `Unleash (${new URL(this.options.server.url).host})`;
+    return `Unleash (${new URL(this.options.server.urls[0]!).host})`;
   }
 }

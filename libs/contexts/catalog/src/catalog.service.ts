@@ -1,6 +1,6 @@
 import { type NewProduct, type Product, catalog } from '@banyan/contracts';
 import { Id } from '@banyan/kernel';
-import { type CommandContext, type Handlers, Serves } from '@banyan/messaging';
+import { type CommandContext, type Handlers, KeptAnswers, type QueryContext, Serves } from '@banyan/messaging';
 import { decodeCursor, encodeCursor } from '@banyan/platform/http';
 import { z } from 'zod';
 import { searchTerms } from './catalog.search.js';
@@ -17,11 +17,37 @@ const Position = z.tuple([
   Id,
 ]);
 
+/** How long answers are kept, ms. What changes is forgotten at once: this is for messages that got lost. */
+const KEPT = { freshMs: 30_000, staleMs: 10 * 60_000 };
+/** The group of everything that shows several products. */
+const LISTS = 'lists';
+
 @Serves(catalog)
 export class CatalogService implements Handlers<typeof catalog> {
-  constructor(private readonly store: CatalogStore) {}
+  constructor(
+    private readonly store: CatalogStore,
+    private readonly kept: KeptAnswers,
+  ) {}
 
-  async products({ q, category, limit, cursor }: Input<'products'>) {
+  async products(input: Input<'products'>, ctx: QueryContext) {
+    const { q, category, limit, cursor } = input;
+    // Kept are the pages that everybody opens first. Of searches, of what lies behind and of categories that nobody has
+    // there is no end, and anybody may ask for them.
+    if (q !== undefined || cursor !== undefined) return this.search(input);
+    const key = `list/${limit}/${category ?? ''}`;
+    const keepIf = ({ items }: { items: readonly unknown[] }) => items.length > 0;
+    return this.kept.answer(catalog, ctx, { ...KEPT, key, groups: [LISTS], keepIf }, () => this.search(input));
+  }
+
+  async product({ id }: Input<'product'>, ctx: QueryContext) {
+    return this.kept.answer(catalog, ctx, { ...KEPT, key: `product/${id}` }, async () => {
+      const product = await this.store.find(id);
+      if (!product) throw notFound();
+      return product;
+    });
+  }
+
+  private async search({ q, category, limit, cursor }: Input<'products'>) {
     const [rank, id] = decodeCursor(cursor, Position) ?? [];
     const hits = await this.store.search({
       terms: q ? searchTerms(q) : undefined,
@@ -37,17 +63,12 @@ export class CatalogService implements Handlers<typeof catalog> {
     };
   }
 
-  async product({ id }: Input<'product'>) {
-    const product = await this.store.find(id);
-    if (!product) throw notFound();
-    return product;
-  }
-
   async createProduct(input: Input<'createProduct'>, ctx: CommandContext) {
     const product: Product = { id: ctx.newId(), ...input, version: 1, updatedAt: ctx.now.toISOString() };
     if (!(await this.store.create(product)))
       throw catalog.fail('SKU_TAKEN', `There is a product with the SKU ${input.sku}`, { sku: input.sku });
     announce(ctx, 'ProductCreated', product);
+    this.forget([product.id]);
     return product;
   }
 
@@ -58,11 +79,13 @@ export class CatalogService implements Handlers<typeof catalog> {
       throw catalog.fail('PRODUCT_STALE', 'The product has changed since that version');
     }
     announce(ctx, 'ProductUpdated', product);
+    this.forget([id]);
     return product;
   }
 
   async importProducts({ items }: Input<'importProducts'>, ctx: CommandContext) {
     const result = { created: 0, updated: 0, unchanged: items.length };
+    const changedIds: string[] = [];
     for (const wave of wavesOf(items)) {
       const changed = await this.store.importAll(
         wave.map((item) => ({ ...item, id: ctx.newId() })),
@@ -71,10 +94,16 @@ export class CatalogService implements Handlers<typeof catalog> {
       for (const { product, created } of changed) {
         result.unchanged -= 1;
         result[created ? 'created' : 'updated'] += 1;
+        changedIds.push(product.id);
         announce(ctx, created ? 'ProductCreated' : 'ProductUpdated', product);
       }
     }
+    if (changedIds.length > 0) this.forget(changedIds);
     return result;
+  }
+
+  private forget(ids: readonly string[]): void {
+    this.kept.forget(catalog, { keys: ids.map((id) => `product/${id}`), groups: [LISTS] });
   }
 }
 

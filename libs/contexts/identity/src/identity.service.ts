@@ -1,6 +1,8 @@
 import { identity } from '@banyan/contracts';
 import { type Actor, hasRole } from '@banyan/kernel';
-import { type CommandContext, type Handlers, type QueryContext, Serves } from '@banyan/messaging';
+import { type CommandContext, type Handlers, type QueryContext, Serves, currentScope } from '@banyan/messaging';
+import { KEY_SET } from '@banyan/platform/auth';
+import { Cache } from '@banyan/platform/cache';
 import { decodeCursor, encodeCursor, fail } from '@banyan/platform/http';
 import { z } from 'zod';
 import { cappedExpiry, decideRotation } from './domain/session.js';
@@ -16,7 +18,10 @@ type Input<K extends keyof Commands> = z.output<Commands[K]['input']>;
 /** Users, sessions and keys. Passwords, tokens and private keys never come here: `Authentication` has dealt with them. */
 @Serves(identity)
 export class IdentityService implements Handlers<typeof identity> {
-  constructor(private readonly store: IdentityStore) {}
+  constructor(
+    private readonly store: IdentityStore,
+    private readonly cache: Cache,
+  ) {}
 
   async jwks(_: object, ctx: QueryContext) {
     const keys = await this.store.publishedKeys(ctx.now);
@@ -119,12 +124,20 @@ export class IdentityService implements Handlers<typeof identity> {
       signFrom: new Date(input.signFrom),
       publishUntil: null,
     });
+    this.keysChanged();
     const kept = newestKey(await this.store.publishedKeys(ctx.now));
     return { kid: kept?.kid ?? publicJwk.kid };
   }
 
   async removeExpired({ limit }: Input<'removeExpired'>, ctx: CommandContext) {
-    return this.store.removeExpired(ctx.now, limit);
+    const removed = await this.store.removeExpired(ctx.now, limit);
+    if (removed.keys > 0) this.keysChanged();
+    return removed;
+  }
+
+  /** Whoever checks tokens is to ask for the keys again, once this has been committed. */
+  private keysChanged(): void {
+    currentScope()?.afterCommit?.(() => void this.cache.forget({ keys: [KEY_SET.key] }));
   }
 }
 

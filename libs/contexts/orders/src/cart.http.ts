@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, Param, Put } from '@nestjs/common';
 import { ApiOperation, ApiTags } from '@nestjs/swagger';
 import { Cart, Quantity, Sku, orders } from '@banyan/contracts';
 import { type Client, InjectClient } from '@banyan/messaging';
-import { Answers } from '@banyan/platform/http';
+import { Answers, IdempotencyKey } from '@banyan/platform/http';
 import { z } from 'zod';
 
 type OrdersClient = Client<typeof orders>;
@@ -23,13 +23,17 @@ export class CartController {
   }
 
   @Put('items/:sku')
-  @ApiOperation({ summary: 'Put a product into the cart, or change how many of it' })
+  @ApiOperation({
+    summary: 'Put a product into the cart, or change how many of it',
+    description: 'With an Idempotency-Key it may be sent again safely: a first try that is late does nothing any more.',
+  })
   @Answers(200, Cart)
   setItem(
     @Param({ schema: SkuParam }) { sku }: z.output<typeof SkuParam>,
     @Body({ schema: CartItemBody }) { quantity }: z.output<typeof CartItemBody>,
+    @IdempotencyKey({ optional: true }) idempotencyKey: string | undefined,
   ) {
-    return this.orders.setCartItem({ sku, quantity });
+    return this.orders.setCartItem({ sku, quantity }, { idempotencyKey });
   }
 
   @Delete('items/:sku')

@@ -101,10 +101,10 @@ export function flagServerFrom(
     environment: flags.environment,
     log,
   };
-  if (flags.url) return { ...common, url: unleashApi(flags.url), apiToken: flags.apiToken ?? '' };
-  if (!extraction.controlUrl) return undefined;
+  if (flags.url) return { ...common, urls: [unleashApi(flags.url)], apiToken: flags.apiToken ?? '' };
+  if (!extraction.controlUrls) return undefined;
   const apiToken = extraction.clientToken ?? keptSecret(stateDir, 'client-token');
-  return { ...common, url: `${extraction.controlUrl}/api/`, apiToken };
+  return { ...common, urls: extraction.controlUrls.map(unleashApi), apiToken };
 }
 
 /** People give Unleash's address with and without `/api`. */

@@ -113,10 +113,10 @@ describe('the flags of a server', () => {
     const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/api/`;
     return { url, state, stop, say: (...features: unknown[]) => (state.answer = { body: { version: 2, features } }) };
   }
-  async function router(url: string, name = 'proxy') {
+  async function router(url: string | string[], name = 'proxy') {
     const told: string[] = [];
     const canary = new CanaryFlags({
-      url,
+      urls: [url].flat(),
       apiToken: 'the token',
       appName: `banyan-${name}`,
       refreshMs: 20,
@@ -198,10 +198,24 @@ describe('the flags of a server', () => {
     expect(count(canary)).toBe(0);
   });
 
+  it('of several servers the next one is asked while one is away; no caller moves, and nobody is told', async () => {
+    const [one, two] = [await server({}), await server({})];
+    for (const { say } of [one, two]) say(rollout(40));
+    const { canary, told } = await router([one.url, two.url]);
+    expect(count(canary)).toBe(expected);
+    one.stop();
+    const asked = two.state.asked;
+    await eventually(() => two.state.asked > asked + 2);
+    expect(count(canary)).toBe(expected);
+    two.say(rollout(100));
+    await eventually(() => count(canary) === users.length);
+    expect(told).toEqual([]);
+  });
+
   it('an outage is told when it lasts, and its end is; a short one is not worth a word', async () => {
     const { url, state, say } = await server({ status: 500 });
     const told: string[] = [];
-    const at = { url, apiToken: '', appName: 'x', refreshMs: 20, log: (message: string) => told.push(message) };
+    const at = { urls: [url], apiToken: '', appName: 'x', refreshMs: 20, log: (message: string) => told.push(message) };
     const [calm, eager] = [5_000, 100].map(
       (patienceMs) => new CanaryFlags({ ...at, patienceMs, backupFile: join(folder, `${patienceMs}.json`) }),
     ) as [CanaryFlags, CanaryFlags];
@@ -262,7 +276,7 @@ describe('which flags a process follows', () => {
         'proxy',
       ),
     ).toMatchObject({
-      url: 'http://127.0.0.1:8090/api/',
+      urls: ['http://127.0.0.1:8090/api/'],
       apiToken: 'sixteen characters',
       appName: 'banyan-proxy',
       backupFile: join(stateDir, 'flags/proxy.json'),
@@ -275,7 +289,7 @@ describe('which flags a process follows', () => {
       UNLEASH_URL: 'https://flags.example/api',
       UNLEASH_API_TOKEN: 'x',
     };
-    expect(flagServerFrom(config(env), 'proxy')).toMatchObject({ url: 'https://flags.example/api/', apiToken: 'x' });
+    expect(flagServerFrom(config(env), 'proxy')).toMatchObject({ urls: ['https://flags.example/api/'], apiToken: 'x' });
     expect(unleashApi('https://example.com/unleash/')).toBe('https://example.com/unleash/api/');
   });
 

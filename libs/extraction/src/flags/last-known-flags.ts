@@ -8,8 +8,8 @@ import { FlagRepository, type Segment } from './flag-repository.js';
 import { FLAG_PREFIX } from './names.js';
 
 export interface FlagServer {
-  /** Base of the API: `http://127.0.0.1:8090/api/`. */
-  url: string;
+  /** Bases of the API: `http://127.0.0.1:8090/api/`. All know the same flags; while one is away the next is asked. */
+  urls: readonly string[];
   apiToken: string;
   appName: string;
   /** Milliseconds between two questions. */
@@ -50,6 +50,7 @@ export class LastKnownFlags extends FlagRepository {
   #away: { since: number; told: boolean; reason: string } | undefined;
   #running = new AbortController();
   #answered = false;
+  #turn = 0;
   #wake = new AbortController();
 
   constructor(private readonly server: FlagServer) {
@@ -97,6 +98,9 @@ export class LastKnownFlags extends FlagRepository {
         this.#reached();
       } catch (error) {
         if (signal.aborted) return;
+        this.#turn = (this.#turn + 1) % this.server.urls.length;
+        // All of them are asked before anybody waits.
+        if (this.#turn > 0) continue;
         this.#failures++;
         this.#lost(error);
       }
@@ -112,8 +116,12 @@ export class LastKnownFlags extends FlagRepository {
     }
   }
 
+  get #url(): string {
+    return this.server.urls[this.#turn]!;
+  }
+
   async #ask(): Promise<void> {
-    const url = new URL('client/features', this.server.url);
+    const url = new URL('client/features', this.#url);
     url.searchParams.set('namePrefix', FLAG_PREFIX);
     const answer = await fetch(url, {
       headers: {
@@ -174,7 +182,7 @@ export class LastKnownFlags extends FlagRepository {
   }
 
   #lost(error: unknown): void {
-    const reason = `the flag server at ${new URL(this.server.url).host} gives no usable answer (${reasonOf(error)})`;
+    const reason = `the flag server at ${new URL(this.#url).host} gives no usable answer (${reasonOf(error)})`;
     this.#away = { since: performance.now(), told: false, ...this.#away, reason };
     if (this.#away.told || performance.now() - this.#away.since < (this.server.patienceMs ?? 5_000)) return;
     this.#away.told = true;

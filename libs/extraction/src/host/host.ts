@@ -1,14 +1,19 @@
 import { join } from 'node:path';
-import type { DynamicModule, Type } from '@nestjs/common';
+import type { DynamicModule, OnApplicationShutdown, Type } from '@nestjs/common';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { AnyContract, Side } from '@banyan/kernel';
 import { MessagingModule, type Placement, clientToken, edge } from '@banyan/messaging';
+import { EventStreams } from '@banyan/messaging/jetstream';
+import { Nats, natsUser } from '@banyan/messaging/nats';
+import { listenNats } from '@banyan/messaging/nats-rpc';
 import { RpcController, listenRpc } from '@banyan/messaging/tcp';
-import { AuthModule, type KeySource } from '@banyan/platform/auth';
+import { AuthModule, type KeySource, keptKeys } from '@banyan/platform/auth';
+import { Cache } from '@banyan/platform/cache';
 import type { Config } from '@banyan/platform/config';
 import { DatabaseModule, ensureContextDatabases, ensureOwnedSchema } from '@banyan/platform/database';
 import { type HttpAppOptions, createHttpApp } from '@banyan/platform/http';
-import { NestLogger, loggerModule } from '@banyan/platform/telemetry';
+import { readiness } from '@banyan/platform/telemetry';
+import { NestLogger, loggerModule } from '@banyan/platform/telemetry/nest';
 import { Router } from './router.js';
 
 const migrationsDir = join(import.meta.dirname, '../../../../migrations');
@@ -36,12 +41,17 @@ export interface HostOptions extends Pick<HttpAppOptions, 'logger' | 'bufferLogs
  */
 export async function createHost(config: Config, options: HostOptions): Promise<NestFastifyApplication> {
   const { side, contracts, serves, keys, title, ...http } = options;
-  const { controlUrl, holdMs } = config.extraction;
+  const { controlUrls, holdMs } = config.extraction;
   const adminUrl = config.database.url;
   if (!adminUrl)
     throw new Error('DATABASE_URL is missing; `banyan up` brings an embedded Postgres and sets it for every process');
   const own = side === 'service' ? serves[0]!.name : undefined;
-  const router = !options.placement && controlUrl !== undefined ? new Router(config, controlUrl, side, own) : undefined;
+  const nats =
+    config.nats && (await Nats.connect(config.nats, { name: own ? natsUser.service(own) : natsUser.monolith }));
+  const told =
+    nats && readiness.degraded('nats', () => (nats.connected ? undefined : `no connection to ${nats.where}`));
+  const streams = nats && new EventStreams(nats, { publishing: config.transports.events === 'jetstream' });
+  const router = !options.placement && controlUrls ? new Router(config, controlUrls, side, own, nats) : undefined;
   const [urls, jobsUrl] = await Promise.all([
     ensureContextDatabases({
       adminUrl,
@@ -52,10 +62,17 @@ export async function createHost(config: Config, options: HostOptions): Promise<
     }),
     ensureOwnedSchema(adminUrl, 'jobs'),
     router?.start(),
+    streams?.publishing && streams.declare(serves.flatMap(({ name, subscribes }) => (subscribes.length ? [name] : []))),
   ]);
   const listens = options.rpc ?? (side === 'service' || router !== undefined);
 
-  class Host {}
+  class Host implements OnApplicationShutdown {
+    /** Behind everything that sends and answers. */
+    async onApplicationShutdown(): Promise<void> {
+      told?.();
+      await nats?.close();
+    }
+  }
   const root: DynamicModule = {
     module: Host,
     imports: [
@@ -70,12 +87,14 @@ export async function createHost(config: Config, options: HostOptions): Promise<
         contracts,
         side,
         placement: options.placement ?? router?.placement,
-        jobs: { connectionString: jobsUrl, schema: 'jobs' },
+        jobs: { connectionString: jobsUrl, schema: 'jobs', queue: own ? `${own}-service` : 'monolith' },
+        streams,
         holdMs,
       }),
       AuthModule.with({
-        inject: [clientToken(keys)],
-        keySource: (client: { jwks(input: object): ReturnType<KeySource> }) => () => client.jwks({}),
+        inject: [clientToken(keys), Cache],
+        keySource: (client: { jwks(input: object): ReturnType<KeySource> }, cache: Cache) =>
+          keptKeys(cache, () => client.jwks({})),
       }),
       options.module,
     ],
@@ -93,6 +112,10 @@ export async function createHost(config: Config, options: HostOptions): Promise<
   // Before init: what buffers log lines gives them to Nest's console logger there.
   if (http.bufferLogs) app.useLogger(app.get(NestLogger));
   await app.init();
-  if (listens) await listenRpc(app, config.rpc);
+  if (listens) {
+    await listenRpc(app, config.rpc);
+    // Both ways in, whichever one this process takes to others: so a fleet changes over one process at a time.
+    if (nats) await listenNats(app, { nats, side, serves, contracts });
+  }
   return app;
 }

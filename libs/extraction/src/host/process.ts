@@ -1,7 +1,7 @@
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { type Config, readConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
-import { armFailPoints, failPoint } from '@banyan/platform/resilience';
+import { armFailPoints, failPoint } from '@banyan/platform/fail-point';
 import {
   gracefulShutdown,
   observeHttp,

@@ -1,6 +1,9 @@
 import { join } from 'node:path';
 import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import type { Side } from '@banyan/kernel';
+import type { Peers } from '@banyan/messaging';
+import type { Nats } from '@banyan/messaging/nats';
+import { NatsPeers } from '@banyan/messaging/nats-rpc';
 import { TcpPeers } from '@banyan/messaging/tcp';
 import { rpcToken } from '@banyan/platform/auth';
 import { type Config, keptSecret } from '@banyan/platform/config';
@@ -17,24 +20,25 @@ export class Router implements OnApplicationShutdown {
   readonly placement: ExtractionPlacement;
   readonly #follower: RoutingFollower;
   readonly #canary: Canary;
-  readonly #peers: TcpPeers;
+  readonly #peers: Peers;
 
   /** `context`: of a service, the one that it serves. */
-  constructor(config: Config, controlUrl: string, side: Side, context?: string) {
-    const { stateDir, extraction } = config;
+  constructor(config: Config, controlUrls: readonly string[], side: Side, context?: string, nats?: Nats) {
+    const { stateDir, extraction, transports } = config;
     const role = context ? `${context}-service` : 'monolith';
     const token = extraction.clientToken ?? keptSecret(stateDir, 'client-token');
     const file = join(stateDir, 'routing', `${role}.json`);
-    this.#follower = new RoutingFollower({ controlUrl, token, file });
+    this.#follower = new RoutingFollower({ controlUrls, token, file });
     this.#canary = canaryFlagsFrom(config, role);
-    this.#peers = new TcpPeers(rpcToken(config));
+    this.#peers =
+      nats && transports.rpc === 'nats' ? new NatsPeers(nats, rpcToken(config)) : new TcpPeers(rpcToken(config));
     this.placement = new ExtractionPlacement({
       side,
       context,
       routing: this.#follower,
       canary: this.#canary,
       transports: this.#peers,
-      monolith: extraction.monolithRpc,
+      monolith: extraction.monolith.rpc,
     });
   }
 
@@ -44,7 +48,7 @@ export class Router implements OnApplicationShutdown {
 
   async onApplicationShutdown(): Promise<void> {
     this.#canary.stop();
-    this.#peers.close();
+    await this.#peers.close();
     await this.#follower.stop();
   }
 }

@@ -18,8 +18,11 @@ const algorithm = 'ES256';
 /** RFC 9068: says "access token", so that a refresh token or any other JWT of ours is not taken for one. */
 const type = 'at+jwt';
 
-/** Where the public keys come from: the identity context, or its key set over HTTP. */
-export type KeySource = () => Promise<JSONWebKeySet>;
+/**
+ * Where the public keys come from: the identity context, or its key set over HTTP. `fresh`: a token names a key that the
+ * last answer did not have, so the next one must not be kept from earlier.
+ */
+export type KeySource = (ask: { fresh: boolean }) => Promise<JSONWebKeySet>;
 
 export interface TokenSettings {
   issuer: string;
@@ -98,7 +101,7 @@ export class AccessTokens {
     const stale = now - this.fetchedAt >= (this.settings.keysMs ?? 5 * 60_000);
     // A source that failed is asked sooner: there is no forger to hold back, only a neighbour that is starting.
     const cooldownMs = this.failure === undefined ? (this.settings.cooldownMs ?? 10_000) : 500;
-    if ((stale || !known) && now - this.triedAt >= cooldownMs) this.fetching ??= this.fetch();
+    if ((stale || !known) && now - this.triedAt >= cooldownMs) this.fetching ??= this.fetch(!known);
     await this.fetching;
     const key = this.keys.get(kid);
     if (key) return key;
@@ -107,10 +110,10 @@ export class AccessTokens {
   }
 
   /** Never rejects: known keys keep working while their source is down. */
-  private async fetch(): Promise<void> {
+  private async fetch(fresh: boolean): Promise<void> {
     this.triedAt = this.now().getTime();
     try {
-      await this.replaceKeys();
+      await this.replaceKeys(fresh);
       this.failure = undefined;
       this.fetchedAt = this.triedAt;
     } catch (error) {
@@ -120,8 +123,8 @@ export class AccessTokens {
     }
   }
 
-  private async replaceKeys(): Promise<void> {
-    const { keys } = await this.source();
+  private async replaceKeys(fresh: boolean): Promise<void> {
+    const { keys } = await this.source({ fresh });
     const usable = keys.filter((jwk) => jwk.kty === 'EC' && jwk.crv === 'P-256' && jwk.kid && jwk.d === undefined);
     const imported = await Promise.all(
       usable.map(async (jwk) => [jwk.kid as string, (await importJWK(jwk, algorithm)) as CryptoKey] as const),

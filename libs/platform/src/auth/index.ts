@@ -5,3 +5,4 @@ export { AuthModule } from './auth.module.js';
 export { rpcToken, sameToken } from './rpc-token.js';
 export { SignedBody } from './signed-body.js';
 export { SIGNATURE_HEADER, signWebhook, verifyWebhook } from './webhook-signature.js';
+export { KEY_SET, keptKeys } from './kept-keys.js';

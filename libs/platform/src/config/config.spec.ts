@@ -29,6 +29,49 @@ describe('loadConfig', () => {
     expect(config.seed).toBe(false);
   });
 
+  it('takes lists where there may be several of one kind', () => {
+    const { extraction, instances } = loadConfig({
+      CONTROL_URL: 'http://a:8090/, http://b:8090',
+      MONOLITH_URLS: 'http://a:3000,http://b:3000',
+      MONOLITH_RPC_ADDRESSES: 'a:3001, [::1]:3001',
+      BANYAN_MONOLITHS: '3',
+    });
+    expect(extraction.controlUrls).toEqual(['http://a:8090', 'http://b:8090']);
+    expect(extraction.monolith).toEqual({
+      http: ['http://a:3000', 'http://b:3000'],
+      rpc: [
+        { host: 'a', port: 3001 },
+        { host: '::1', port: 3001 },
+      ],
+    });
+    expect(instances).toEqual({ monoliths: 3, proxies: 1, controlPlanes: 1, services: 1 });
+    expect(loadConfig({ MONOLITH_PORT: '3005' }).extraction.monolith.http).toEqual(['http://127.0.0.1:3005']);
+    expect(() => loadConfig({ CONTROL_URL: 'a:8090', MONOLITH_RPC_ADDRESSES: 'a' })).toThrow(/2 problems/);
+  });
+
+  it('goes over to NATS when there is one, unless it is told otherwise', () => {
+    const local = loadConfig({ NATS_USER: 'monolith' });
+    expect([local.nats, local.transports]).toEqual([undefined, { rpc: 'tcp', events: 'direct', bridge: 'slot' }]);
+    const NATS_URL = 'nats://one:4222, tls://two:4222';
+    const secret = { NATS_SECRET: 'a secret that is long enough to be one' };
+    const fleet = loadConfig({
+      NATS_URL,
+      NATS_USER: 'monolith',
+      NATS_TLS_CA: '/ca.pem',
+      BANYAN_EVENTS: 'direct',
+      ...secret,
+    });
+    expect(fleet.nats).toMatchObject({
+      servers: ['nats://one:4222', 'tls://two:4222'],
+      user: 'monolith',
+      tls: { ca: '/ca.pem' },
+    });
+    expect(fleet.transports).toEqual({ rpc: 'nats', events: 'direct', bridge: 'slot' });
+    expect(fleet.natsSecret).toBe(secret.NATS_SECRET);
+    expect(() => loadConfig({ BANYAN_BRIDGE_LOG: 'jetstream' })).toThrow('BANYAN_BRIDGE_LOG: jetstream needs NATS_URL');
+    expect(() => loadConfig({ NATS_SECRET: 'short' })).toThrow('NATS_SECRET: at least 32 characters');
+  });
+
   it('an empty variable is unset', () => {
     expect(loadConfig({ PORT: '', DATABASE_URL: ' ' })).toMatchObject({ http: { port: 8080 }, seed: true });
   });

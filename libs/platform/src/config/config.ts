@@ -10,11 +10,12 @@ const ms = z.coerce
   .max(24 * 60 * 60 * 1000);
 const seconds = z.coerce.number().int().min(1);
 const count = z.coerce.number().int().min(1);
+const instances = count.max(16).default(1);
 const flag = z.enum(['on', 'off', 'true', 'false', '1', '0']).transform((word) => ['on', 'true', '1'].includes(word));
 const secret = z.string().min(16, 'at least 16 characters');
 const httpUrl = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
 const redisUrl = z.url({ protocol: /^rediss?$/, error: 'a redis:// or rediss:// URL' });
-const listOf = (each: z.ZodType<string>, error: string) =>
+const listOf = <T>(each: z.ZodType<T>, error: string) =>
   z
     .string()
     .transform((list) =>
@@ -23,7 +24,15 @@ const listOf = (each: z.ZodType<string>, error: string) =>
         .map((part) => part.trim())
         .filter(Boolean),
     )
-    .refine((list) => list.length > 0 && list.every((part) => each.safeParse(part).success), error);
+    .refine((list) => list.length > 0 && list.every((part) => each.safeParse(part).success), error)
+    .transform((list) => list.map((part) => each.parse(part)));
+const address = z
+  .string()
+  .regex(/^[^\s/]+:\d{1,5}$/)
+  .transform((text) => {
+    const colon = text.lastIndexOf(':');
+    return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) };
+  });
 const databaseUrl = z.url({ protocol: /^postgres(ql)?$/, error: 'a postgres:// URL' });
 
 /** Every setting there is, under the name it has in the environment. Units are in the names. */
@@ -62,10 +71,16 @@ const environment = z.object({
   RPC_HOST: z.string().default('127.0.0.1'),
   MONOLITH_RPC_HOST: z.string().default('127.0.0.1'),
   MONOLITH_RPC_PORT: port.default(3_001),
+  MONOLITH_URLS: listOf(httpUrl, 'http:// URLs, separated by commas').optional(),
+  MONOLITH_RPC_ADDRESSES: listOf(address, 'addresses such as 127.0.0.1:3001, separated by commas').optional(),
   SERVICE_PORTS_FROM: port.default(3_101),
+  BANYAN_MONOLITHS: instances,
+  BANYAN_PROXIES: instances,
+  BANYAN_CONTROL_PLANES: instances,
+  BANYAN_SERVICES: instances,
   CONTROL_PORT: port.default(8_090),
   CONTROL_HOST: z.string().default('127.0.0.1'),
-  CONTROL_URL: httpUrl.optional(),
+  CONTROL_URL: listOf(httpUrl, 'http:// or https:// URLs, separated by commas').optional(),
   BANYAN_OPERATOR_TOKEN: secret.optional(),
   BANYAN_CLIENT_TOKEN: secret.optional(),
   BANYAN_CONTEXT: z.string().min(1).optional(),
@@ -84,6 +99,7 @@ const environment = z.object({
   NATS_URL: listOf(z.url({ protocol: /^(nats|tls)$/ }), 'nats:// or tls:// URLs, separated by commas').optional(),
   NATS_USER: z.string().min(1).optional(),
   NATS_PASSWORD: z.string().min(1).optional(),
+  NATS_SECRET: z.string().min(32, 'at least 32 characters').optional(),
   NATS_TLS_CA: z.string().min(1).optional(),
   NATS_TLS_CERT: z.string().min(1).optional(),
   NATS_TLS_KEY: z.string().min(1).optional(),
@@ -135,9 +151,11 @@ export class Config {
   readonly database;
   readonly rpc;
   readonly nats;
+  readonly natsSecret;
   readonly transports;
   readonly redisUrl;
   readonly extraction;
+  readonly instances;
   readonly flags;
   readonly telemetry;
   readonly auth;
@@ -186,6 +204,11 @@ export class Config {
       /** Files. */
       tls: { ca: env.NATS_TLS_CA, cert: env.NATS_TLS_CERT, key: env.NATS_TLS_KEY },
     };
+    /**
+     * What the passwords of NATS's users derive from: for `banyan up` and `banyan nats-config` only, which hand each process
+     * its own. Undefined: kept in the state folder.
+     */
+    this.natsSecret = env.NATS_SECRET;
     /** How messages get from process to process. Events that are in a stream are taken from it in either mode. */
     this.transports = {
       rpc: env.BANYAN_RPC ?? (env.NATS_URL ? 'nats' : 'tcp'),
@@ -209,13 +232,16 @@ export class Config {
     /** Where this process answers the buses of others. */
     this.rpc = { host: env.RPC_HOST, port: env.RPC_PORT } as const;
     this.extraction = {
-      /** The control plane to follow; undefined: every context is in the monolith, and stays there. */
-      controlUrl: env.CONTROL_URL,
+      /** The control planes, of which one acts; undefined: every context is in the monolith, and stays there. */
+      controlUrls: env.CONTROL_URL,
       controlPort: env.CONTROL_PORT,
       controlHost: env.CONTROL_HOST,
       monolithPort: env.MONOLITH_PORT,
-      /** Where the monolith answers other processes, for those that nobody has told yet. */
-      monolithRpc: { host: env.MONOLITH_RPC_HOST, port: env.MONOLITH_RPC_PORT },
+      /** Where the monolith's instances answer, for those that nobody has told yet. */
+      monolith: {
+        http: env.MONOLITH_URLS ?? [`http://${env.MONOLITH_RPC_HOST}:${env.MONOLITH_PORT}`],
+        rpc: env.MONOLITH_RPC_ADDRESSES ?? [{ host: env.MONOLITH_RPC_HOST, port: env.MONOLITH_RPC_PORT }],
+      },
       servicePortsFrom: env.SERVICE_PORTS_FROM,
       /** What operators authenticate with, and what routers do. Undefined: kept in the state folder. */
       operatorToken: env.BANYAN_OPERATOR_TOKEN,
@@ -228,10 +254,17 @@ export class Config {
       namespace: env.BANYAN_NAMESPACE,
       /** How long a command is held while its context changes owner: then 503. */
       holdMs: env.BANYAN_HOLD_MS,
-      /** How much of the source's log may wait for a bridge that is away. */
+      /** How much log may wait for a bridge that is away: in the source, and in NATS when it goes through JetStream. */
       walKeepMb: env.BANYAN_WAL_KEEP_MB,
       /** A folder with a file per step at which a process is to kill itself once (fault tests). */
       failPoints: env.BANYAN_FAIL_POINTS,
+    } as const;
+    /** How many of each `banyan up` runs; `services`: of each context that has left. */
+    this.instances = {
+      monoliths: env.BANYAN_MONOLITHS,
+      proxies: env.BANYAN_PROXIES,
+      controlPlanes: env.BANYAN_CONTROL_PLANES,
+      services: env.BANYAN_SERVICES,
     } as const;
     this.flags = {
       /** Undefined: the control plane's own endpoint, which speaks Unleash's client API. */

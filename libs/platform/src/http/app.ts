@@ -7,9 +7,12 @@ import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Side } from '@banyan/kernel';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { Config, ConfigModule } from '../config/index.js';
+import { Config } from '../config/index.js';
+import { RedisLink } from '../redis/index.js';
+import { RedisModule } from '../redis/redis.module.js';
 import { admitRequests } from './admission.js';
 import { AnswerInterceptor, type ScopeOptions } from './answer.interceptor.js';
+import { ConfigModule } from './config.module.js';
 import { serveReference } from './docs-page.js';
 import { fail } from './errors.js';
 import { parseJson } from './json.js';
@@ -35,7 +38,13 @@ export interface HttpAppOptions extends ScopeOptions {
 }
 
 @Module({
-  providers: [{ provide: RateLimits, inject: [Config], useFactory: (config: Config) => new RateLimits(config) }],
+  providers: [
+    {
+      provide: RateLimits,
+      inject: [Config, RedisLink],
+      useFactory: (config: Config, redis: RedisLink | undefined) => new RateLimits(config, redis),
+    },
+  ],
   exports: [RateLimits],
 })
 class HttpModule {}
@@ -49,7 +58,8 @@ const closing = new WeakSet<FastifyInstance>();
 
 /**
  * A Nest app on Fastify with everything the edge needs: limits, security headers, validation, problems, OpenAPI.
- * Not listening yet: `app.listen(port, host)` is the caller's. `Config` and `RateLimits` are injectable everywhere in it.
+ * Not listening yet: `app.listen(port, host)` is the caller's. `Config`, `RateLimits`, `Cache` and `RedisLink` (undefined
+ * without REDIS_URL) are injectable everywhere in it.
  */
 export async function createHttpApp(
   module: Type | DynamicModule,
@@ -66,7 +76,7 @@ export async function createHttpApp(
   class Root {}
   const root: DynamicModule = {
     module: Root,
-    imports: [ConfigModule.of(config), { module: HttpModule, global: true }, module],
+    imports: [ConfigModule.of(config), RedisModule.forRoot(), { module: HttpModule, global: true }, module],
   };
   const app = await NestFactory.create<NestFastifyApplication>(root, adapter, {
     bodyParser: false,

@@ -1,7 +1,9 @@
 import type { AddressInfo } from 'node:net';
 import { Controller, Get, Module, Post } from '@nestjs/common';
-import { describe, expect, it } from 'vitest';
+import { type RedisServer, eventually, startRedis } from '@banyan/testing';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { loadConfig } from '../config/index.js';
+import { RedisLink } from '../redis/index.js';
 import { Answers, RateLimits, createHttpApp } from './index.js';
 
 @Controller()
@@ -42,31 +44,99 @@ describe('writes from one address', () => {
   });
 });
 
-describe('guesses at one account', () => {
-  const guess = (limits: RateLimits, account: string) => limits.take('login.account', account);
+/* One suite for every place where attempts may be counted. `processes` share what they count, where that is possible. */
+describe.each(['memory', 'redis'] as const)('guesses at one account, counted in %s', (where) => {
+  let redis: RedisServer | undefined;
+  const links: RedisLink[] = [];
+  beforeAll(async () => {
+    if (where === 'redis') redis = await startRedis();
+  });
+  afterAll(() => redis?.stop());
+  afterEach(() => links.splice(0).forEach((link) => link.close()));
+
+  async function process(): Promise<RateLimits> {
+    if (!redis) return new RateLimits(loadConfig({}));
+    const link = new RedisLink(redis.url);
+    links.push(link);
+    await link.start();
+    return new RateLimits(loadConfig({ REDIS_URL: redis.url }), link);
+  }
+  let accounts = 0;
+  const account = () => `guest-${++accounts}@example.com`;
+  const guess = (limits: RateLimits, key: string) => limits.take('login.account', key);
 
   it('run out, also when they come all at once, and only for that account', async () => {
-    const limits = new RateLimits(loadConfig({}));
-    const tries = await Promise.allSettled(Array.from({ length: 50 }, () => guess(limits, 'a')));
+    const limits = await process();
+    const [a, b] = [account(), account()];
+    const tries = await Promise.allSettled(Array.from({ length: 50 }, () => guess(limits, a)));
     expect(tries.filter(({ status }) => status === 'fulfilled')).toHaveLength(10);
-    await expect(guess(limits, 'a')).rejects.toMatchObject({
+    await expect(guess(limits, a)).rejects.toMatchObject({
       code: 'RATE_LIMITED',
       data: { retryAfterMs: expect.any(Number) },
     });
-    await expect(guess(limits, 'b')).resolves.toBeUndefined();
+    await expect(guess(limits, b)).resolves.toBeUndefined();
   });
+
   it('are forgotten after a login that succeeds', async () => {
-    const limits = new RateLimits(loadConfig({}));
+    const limits = await process();
+    const a = account();
     for (let n = 0; n < 25; n++) {
-      await guess(limits, 'a');
-      await limits.clear('login.account', 'a');
+      await guess(limits, a);
+      await limits.clear('login.account', a);
     }
   });
+
   it('a point given back can be taken again', async () => {
-    const limits = new RateLimits(loadConfig({}));
+    const limits = await process();
+    const a = account();
     for (let n = 0; n < 25; n++) {
-      await guess(limits, 'a');
-      await limits.giveBack('login.account', 'a');
+      await guess(limits, a);
+      await limits.giveBack('login.account', a);
     }
+  });
+
+  it.runIf(where === 'redis')('are the same in every process, and after Redis was killed', async () => {
+    const [one, two] = [await process(), await process()];
+    const a = account();
+    const guesses = Array.from({ length: 30 }, (_, n) => guess(n % 2 ? one : two, a));
+    expect((await Promise.allSettled(guesses)).filter(({ status }) => status === 'fulfilled')).toHaveLength(10);
+    await redis!.restart();
+    const after = await eventually(() =>
+      guess(two, a).catch((error) => error.code !== 'UPSTREAM_UNAVAILABLE' && error),
+    );
+    expect(after).toMatchObject({ code: 'RATE_LIMITED' });
+  });
+
+  it.runIf(where === 'redis')(
+    'cannot be made while Redis is away: 503; who only writes passes, and is counted',
+    async () => {
+      const limits = await process();
+      const a = account();
+      await guess(limits, a);
+      await redis!.kill();
+      for (const name of ['login.account', 'login.address'] as const)
+        await eventually(() =>
+          expect(limits.take(name, a)).rejects.toMatchObject({
+            code: 'UPSTREAM_UNAVAILABLE',
+            kind: 'unavailable',
+            data: { retryAfterMs: 2_000 },
+          }),
+        );
+      await limits.clear('login.account', a);
+      await limits.giveBack('login.address', a);
+      await limits.take('register.address', '10.0.0.1');
+      const writes = Array.from({ length: 6_000 }, () => limits.take('write.address', '10.0.0.1'));
+      const passed = (await Promise.allSettled(writes)).filter(({ status }) => status === 'fulfilled').length;
+      expect(passed).toBeGreaterThanOrEqual(5_000);
+      expect(passed).toBeLessThan(6_000);
+      await redis!.restart();
+      await eventually(() => guess(limits, a).then(() => true));
+    },
+  );
+
+  it.runIf(where === 'redis')("leave nobody's e-mail address in Redis", async () => {
+    const limits = await process();
+    await guess(limits, 'alice@example.com');
+    expect((await links[0]!.commands.keys('*')).join()).not.toContain('alice');
   });
 });

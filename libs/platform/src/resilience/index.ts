@@ -6,4 +6,3 @@ export {
   resilientHttp,
 } from './resilient-http.js';
 export { UpstreamFailure, type UpstreamReason } from './upstream-failure.js';
-export { armFailPoints, failPoint } from './fail-point.js';

@@ -1,6 +1,6 @@
 export { observeHttp, type ObserveHttpOptions } from './http.js';
 export { type InternalServer, type InternalServerOptions, startInternalServer } from './internal-server.js';
-export { flushLogs, loggerModule, type LogLevel, NestLogger, rootLogger } from './log.js';
+export { flushLogs, type LogLevel, rootLogger } from './log.js';
 export { type Labels, type Meter, Metrics, metrics, type Reading } from './metrics.js';
 export { type CheckResult, Readiness, readiness, type ReadinessReport } from './readiness.js';
 export { REDACTED, redactText, redactValue } from './redaction.js';

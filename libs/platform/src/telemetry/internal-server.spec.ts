@@ -135,6 +135,26 @@ it('is ready after the start, while all checks hold, and until it stops', async 
   expect(await get('/livez')).toMatchObject({ status: 200 });
 });
 
+it('names what is degraded, and stays ready', async () => {
+  const { readiness, get } = await start();
+  readiness.open();
+  let fault: string | undefined = 'no connection to nats://banyan:n4ts-s3cret@broker:4222';
+  const remove = readiness.degraded('nats', () => fault);
+  const { status, text } = await get('/readyz');
+  expect(status).toBe(200);
+  expect(JSON.parse(text)).toMatchObject({
+    status: 'ready',
+    degraded: [expect.stringContaining('nats: no connection to')],
+  });
+  expect(text).not.toContain('n4ts-s3cret');
+
+  fault = undefined;
+  expect(JSON.parse((await get('/readyz')).text)).toEqual({ status: 'ready', checks: [] });
+  fault = 'again';
+  remove();
+  expect(JSON.parse((await get('/readyz')).text)).toEqual({ status: 'ready', checks: [] });
+});
+
 it('answers nothing else', async () => {
   const { get } = await start();
   expect((await get('/')).status).toBe(404);

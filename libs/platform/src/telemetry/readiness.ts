@@ -10,6 +10,8 @@ export interface CheckResult {
 export interface ReadinessReport {
   status: 'ready' | 'failed' | 'starting' | 'stopping';
   checks: CheckResult[];
+  /** What does not work and is not needed to serve: `nats: no connection`. Left out when there is nothing. */
+  degraded?: string[];
 }
 
 interface Check {
@@ -24,6 +26,7 @@ interface Check {
  */
 export class Readiness {
   readonly #checks = new Map<string, Check>();
+  readonly #degraded = new Map<string, () => string | undefined>();
   #phase: 'starting' | 'open' | 'stopping' = 'starting';
 
   /**
@@ -35,6 +38,18 @@ export class Readiness {
     this.#checks.set(name, check);
     return () => {
       if (this.#checks.get(name) === check) this.#checks.delete(name);
+    };
+  }
+
+  /**
+   * Something that this process can serve without, for a while: `told` says what is wrong with it now, or undefined. It is
+   * shown and changes nothing: a process taken out of service for a broker that is away would take the shop with it.
+   * Names are unique: registering one again replaces it. Returns a function that removes it.
+   */
+  degraded(name: string, told: () => string | undefined): () => void {
+    this.#degraded.set(name, told);
+    return () => {
+      if (this.#degraded.get(name) === told) this.#degraded.delete(name);
     };
   }
 
@@ -50,8 +65,13 @@ export class Readiness {
 
   async report(): Promise<ReadinessReport> {
     const checks = await Promise.all([...this.#checks].map(([name, check]) => result(name, check)));
-    if (this.#phase !== 'open') return { status: this.#phase, checks };
-    return { status: checks.every(({ status }) => status === 'ok') ? 'ready' : 'failed', checks };
+    const degraded = [...this.#degraded].flatMap(([name, told]) => {
+      const fault = told();
+      return fault === undefined ? [] : [redactText(`${name}: ${fault}`)];
+    });
+    const facts = { checks, ...(degraded.length > 0 && { degraded }) };
+    if (this.#phase !== 'open') return { status: this.#phase, ...facts };
+    return { status: checks.every(({ status }) => status === 'ok') ? 'ready' : 'failed', ...facts };
   }
 }
 

@@ -1,7 +1,8 @@
 import { Logger } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
-import { configureLogs, loggerModule, NestLogger, rootLogger } from './log.js';
+import { configureLogs, rootLogger } from './log.js';
+import { loggerModule, NestLogger } from './nest.js';
 import { redactText } from './redaction.js';
 
 const JWT = 'eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhYmMifQ.c2lnbmF0dXJlLXZhbHVl';

@@ -1,5 +1,5 @@
 import { type DynamicModule, Module } from '@nestjs/common';
-import { Config } from './config.js';
+import { Config } from '../config/index.js';
 
 /** Makes the settings injectable everywhere: `constructor(private readonly config: Config)`. */
 @Module({})

@@ -1,0 +1,128 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import type { Routing } from '@banyan/extraction';
+import { eventually } from '@banyan/testing';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  CLIENT,
+  type Places,
+  type SpecControlPlane,
+  places,
+  routingStream,
+  startControlPlane,
+} from './control-plane.spec-support.js';
+
+/** A port that nobody listens on now. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+let at: Places;
+const running: SpecControlPlane[] = [];
+beforeEach(async () => {
+  at = await places();
+});
+afterEach(async () => {
+  for (const each of running.splice(0)) await each.stop();
+  await at.drop();
+});
+
+/** A second one that knows the streams of the first, as it would find them in the databases. */
+async function start(like?: SpecControlPlane, settings: Record<string, string> = {}): Promise<SpecControlPlane> {
+  const control = await startControlPlane(at, settings, ({ streams }) => {
+    for (const [key, state] of like?.streams.streams ?? []) streams.streams.set(key, state);
+  });
+  running.push(control);
+  return control;
+}
+const stop = (control: SpecControlPlane) => running.splice(running.indexOf(control), 1)[0]!.stop();
+const live = { stage: 'live', force: true };
+
+describe('Of two control planes', () => {
+  it(
+    'one acts; the other says so, wants nothing, and takes over with what is under way',
+    { timeout: 60_000 },
+    async () => {
+      const first = await start();
+      await first.ask('POST', '/control/contexts/inventory/target', { stage: 'replicate', force: true });
+      await first.reaches('inventory', 'replicate');
+      const second = await start(first);
+      for (const path of ['/control/contexts', '/control/routing', '/control/stream'])
+        expect(await second.ask('GET', path)).toMatchObject({ status: 503, body: { detail: expect.any(String) } });
+      expect(second.runtime.wanted).toEqual([]);
+      // The flags are known to both.
+      const features = '/api/client/features';
+      await eventually(async () => {
+        const [one, other] = [await first.ask('GET', features), await second.ask('GET', features)];
+        expect(other).toEqual(one);
+        return one.status === 200;
+      });
+
+      let last: Routing | undefined;
+      const stream = await routingStream(first.url, CLIENT, (routing) => (last = routing));
+      await first.ask('POST', '/control/contexts/inventory/target', live);
+      await eventually(() => last?.contexts['inventory']?.stage !== 'replicate');
+      await stop(first);
+      stream.close();
+
+      await eventually(async () => (await second.ask('GET', '/control/contexts')).status === 200);
+      expect(await second.reaches('inventory', 'live')).toMatchObject({ owner: 'service', epoch: 2 });
+      expect(second.runtime.wanted.map(({ role }) => role).sort()).toEqual(['bridge', 'service']);
+      const before = last!.revision;
+      const again = await routingStream(second.url, CLIENT, (routing) => (last = routing));
+      expect(last!.revision).toBeGreaterThan(before);
+      expect(last!.contexts['inventory']).toMatchObject({ stage: 'live', owner: 'service', epoch: 2 });
+      again.close();
+    },
+  );
+
+  it('each takes orders, where they know each other', { timeout: 60_000 }, async () => {
+    const ports = [await freePort(), await freePort()];
+    const CONTROL_URL = ports.map((port) => `http://127.0.0.1:${port}`).join();
+    const [first, second] = [
+      await start(undefined, { CONTROL_URL, CONTROL_PORT: String(ports[0]) }),
+      await start(undefined, { CONTROL_URL, CONTROL_PORT: String(ports[1]) }),
+    ];
+    const target = '/control/contexts/inventory/target';
+    expect(await second.ask('POST', target, { stage: 'replicate' })).toMatchObject({
+      status: 202,
+      body: { target: 'replicate' },
+    });
+    await first.reaches('inventory', 'replicate');
+    expect(await second.status('inventory')).toMatchObject({ stage: 'replicate' });
+    expect((await second.ask('POST', target, { stage: 'live' }, 'wrong')).status).toBe(401);
+    expect((await second.ask('POST', target, { stage: 'live' }, CLIENT)).status).toBe(403);
+    expect((await second.ask('POST', target, { stage: 'nowhere' })).status).toBe(400);
+    expect((await second.ask('GET', '/control/contexts/nosuch')).status).toBe(404);
+    expect(second.runtime.wanted).toEqual([]);
+
+    const heard: Routing[] = [];
+    const stream = await routingStream(second.url, CLIENT, (routing) => heard.push(routing));
+    expect(heard.at(-1)!.contexts['inventory']).toMatchObject({ stage: 'replicate' });
+    stream.close();
+    for (const [key, state] of first.streams.streams) second.streams.streams.set(key, state);
+    await stop(first);
+    await eventually(async () => (await second.ask('POST', target, { stage: 'monolith' })).status === 202);
+    await second.reaches('inventory', 'monolith');
+  });
+
+  it('there is never more than one that acts, however often they change', { timeout: 60_000 }, async () => {
+    await start();
+    await start();
+    for (let round = 0; round < 3; round++) {
+      const answers = () =>
+        Promise.all(
+          running.map(async (each) => ((await each.ask('GET', '/control/contexts')).status === 200 ? each : 0)),
+        );
+      await eventually(async () => (await answers()).filter(Boolean).length === 1);
+      const acting = (await answers()).find(Boolean) as SpecControlPlane;
+      await stop(acting);
+      await start();
+    }
+  });
+});

@@ -1,0 +1,320 @@
+import { randomUUID } from 'node:crypto';
+import { newId } from '@banyan/kernel';
+import { rpcToken } from '@banyan/platform/auth';
+import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { Envelope, EventEnvelope } from './envelope.js';
+import { Nats, NatsUnavailableError } from './nats.js';
+import { NatsPeers } from './nats-rpc.js';
+import { OverNats, alice, createToyTables, freePort, natsTo, startToy, toyConfig } from './toy.spec-support.js';
+import { wireTo } from './wires.spec-support.js';
+
+// What holds for every wire is in remote.spec.ts; here is what a broker adds.
+const test = testDatabase({ contexts: ['inventory', 'orders'] });
+let server: NatsServer;
+beforeAll(async () => {
+  await createToyTables(test);
+  server = await startNats();
+});
+afterAll(() => server.stop());
+
+const closing: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+const connected = async (url = server.url, name?: string) => {
+  const nats = await natsTo(url, name);
+  closing.push(() => nats.close());
+  return nats;
+};
+const peer = (nats: Nats, side: 'monolith' | 'service' = 'monolith') =>
+  new NatsPeers(nats, rpcToken(toyConfig)).to({ context: 'inventory', side, addresses: [] });
+const call = (operation: string, input: unknown, changes: Partial<Envelope> = {}): Envelope => ({
+  id: newId(),
+  context: 'inventory',
+  operation,
+  input,
+  actor: alice,
+  at: Date.now(),
+  deadline: Date.now() + 5_000,
+  ...changes,
+});
+const counter = () => `c-${randomUUID()}`;
+const valueOf = async (name: string) => {
+  const [row] = await test.admin<{ value: number }>('select value::int from inventory.toy where name = $1', [name]);
+  return row?.value ?? 0;
+};
+
+describe('the connection', () => {
+  const settings = (url: string, more: { user?: string; password?: string } = {}) => ({
+    servers: [url],
+    tls: {},
+    ...more,
+  });
+
+  it('says what to do when there is no broker', async () => {
+    const url = `nats://127.0.0.1:${await freePort()}`;
+    const tried = Nats.connect(settings(url), { name: 'monolith', patienceMs: 300 });
+    await expect(tried).rejects.toThrow(NatsUnavailableError);
+    await expect(tried).rejects.toThrow(/cannot be reached at 127\.0\.0\.1:\d+ \(connection refused\): check NATS_URL/);
+  });
+
+  it('waits for a broker that is starting as well', async () => {
+    const late = await startNats();
+    closing.push(() => late.stop());
+    await late.kill();
+    const tried = Nats.connect(settings(late.url), { name: 'monolith' });
+    await late.restart();
+    const nats = await tried;
+    expect(nats.connected).toBe(true);
+    await nats.close();
+  });
+
+  it('says at once that its user is refused, and shows no password', async () => {
+    const guarded = await startNats({ config: 'authorization { users: [{ user: "monolith", password: "right" }] }' });
+    closing.push(() => guarded.stop());
+    const refused = async (more: { user?: string; password?: string }) => {
+      const started = performance.now();
+      const error = await Nats.connect(settings(guarded.url, more), { name: 'monolith' }).catch((e: Error) => e);
+      expect(error).toBeInstanceOf(NatsUnavailableError);
+      expect(performance.now() - started).toBeLessThan(5_000);
+      return (error as Error).message;
+    };
+    expect(await refused({ user: 'monolith', password: 'wrong-one' })).toMatch(
+      /refuses the user monolith: check NATS_USER and NATS_PASSWORD$/,
+    );
+    expect(await refused({})).toMatch(/refuses a connection without a user/);
+
+    const url = guarded.url.replace('nats://', 'nats://monolith:right@');
+    const nats = await Nats.connect(settings(url), { name: 'monolith' });
+    expect(nats.where).not.toContain('right');
+    await nats.close();
+  });
+
+  it('comes back by itself, tells when, and ends at once while the broker is away', async () => {
+    const restarting = await startNats();
+    closing.push(() => restarting.stop());
+    const nats = await connected(restarting.url);
+    const told: boolean[] = [];
+    nats.onChange((now) => told.push(now));
+    await restarting.kill();
+    await eventually(() => !nats.connected);
+    expect(nats.awaySince).toBeGreaterThan(Date.now() - 5_000);
+    await restarting.restart();
+    await eventually(() => nats.connected);
+    expect(nats.awaySince).toBeUndefined();
+    expect(told).toEqual([false, true]);
+
+    await restarting.kill();
+    await eventually(() => !nats.connected);
+    const started = performance.now();
+    await nats.close();
+    expect(performance.now() - started).toBeLessThan(1_000);
+  });
+});
+
+describe('permissions', () => {
+  const users = `authorization { users: [
+    { user: "monolith", password: "m" }
+    { user: "mute", password: "m", permissions: { publish: "banyan.call.monolith.orders.>", subscribe: "_INBOX_mute.>" } }
+  ] }`;
+  let guarded: NatsServer;
+  const as = async (user: string) => connected(guarded.url.replace('nats://', `nats://${user}:m@`), user);
+  beforeAll(async () => void (guarded = await startNats({ config: users })));
+  afterAll(() => guarded.stop());
+
+  it('that are missing stop a process at its start, with the subjects that it needs', async () => {
+    const nats = await as('mute');
+    await expect(startToy(test, { nats })).rejects.toThrow(
+      /does not let this process listen to banyan\.call\.monolith\.inventory\.\*, .*: check NATS_USER and its permissions/,
+    );
+  });
+
+  it('for one subject do not let a message through that is about another', async () => {
+    const toy = await startToy(test, { nats: await as('monolith') });
+    closing.push(toy.close);
+    const mute = await as('mute');
+    const name = counter();
+    const add = call('add', { name, by: 1 });
+    expect(await peer(mute).call(add)).toMatchObject({
+      ok: false,
+      error: { code: 'CONTEXT_UNREACHABLE', message: expect.stringContaining('does not let this process send') },
+    });
+    const data = { token: rpcToken(toyConfig), envelope: add };
+    const packet = new TextEncoder().encode(JSON.stringify({ pattern: 'any', id: '1', data }));
+    const answer = await mute.request('banyan.call.monolith.orders.begin', packet, 2_000);
+    expect(answer.json()).toMatchObject({ response: { ok: false, error: { code: 'FORBIDDEN' } } });
+    expect(await valueOf(name)).toBe(0);
+  });
+});
+
+describe('several processes of one side', () => {
+  it(
+    'share the calls, and one that stops leaves in the middle of them without a failed one',
+    { timeout: 60_000 },
+    async () => {
+      const caller = await startToy(test, {}, { placement: new OverNats(await connected()) });
+      closing.push(caller.close);
+      const served = [0, 0, 0];
+      const toys = await Promise.all(
+        served.map(async (_, i) => {
+          const nats = await connected();
+          const toy = await startToy(test, { nats });
+          const endpoint = toy.bus.endpoint('inventory')!;
+          const handle = endpoint.handle.bind(endpoint);
+          endpoint.handle = (envelope) => {
+            served[i]!++;
+            return handle(envelope);
+          };
+          return toy;
+        }),
+      );
+      const names = Array.from({ length: 8 }, counter);
+      let stopped: Promise<void> | undefined;
+      let sent = 0;
+      const worker = async (name: string) => {
+        while (sent < 240) {
+          if (++sent === 80) stopped = toys[0]!.close();
+          await caller.counting.add({ name, by: 1 });
+        }
+      };
+      await Promise.all(names.map(worker));
+      await stopped;
+      await Promise.all([toys[1]!.close(), toys[2]!.close()]);
+      const values = await Promise.all(names.map(valueOf));
+      expect(values.reduce((sum, value) => sum + value)).toBe(sent);
+      for (const each of served) expect(each).toBeGreaterThan(10);
+    },
+  );
+});
+
+describe('a process that has got a call', () => {
+  it(
+    'and works long on it is waited for; when it dies, that is known before the deadline',
+    { timeout: 30_000 },
+    async () => {
+      const nats = await connected();
+      const toy = await startToy(test, { nats });
+      closing.push(toy.close);
+      const caller = await connected();
+      const long = peer(caller).call(call('sleep', { ms: 6_500 }, { deadline: Date.now() + 20_000 }));
+
+      // Its host is gone: nobody closes the connection, and nobody answers.
+      const silent = await connected();
+      silent.connection.subscribe('banyan.call.service.inventory.*');
+      await silent.connection.flush();
+      const started = performance.now();
+      const reply = await peer(caller, 'service').call(call('sleep', { ms: 0 }, { deadline: Date.now() + 20_000 }));
+      expect(reply).toMatchObject({ ok: false, error: { code: 'UPSTREAM_UNAVAILABLE' } });
+      expect(performance.now() - started).toBeLessThan(9_000);
+      expect((await long).ok).toBe(true);
+    },
+  );
+});
+
+describe('a broker', () => {
+  it('that is killed and started in the middle loses no effect and doubles none', async () => {
+    const restarting = await startNats();
+    closing.push(() => restarting.stop());
+    const [here, there] = [await connected(restarting.url), await connected(restarting.url)];
+    const toy = await startToy(test, { nats: there });
+    closing.push(toy.close);
+    const caller = await startToy(test, {}, { placement: new OverNats(here) });
+    closing.push(caller.close);
+    const name = counter();
+    const codes = new Set<string>();
+    let done = 0;
+    /** As a client does: with a key, again until there is an answer. */
+    const once = async () => {
+      const idempotencyKey = randomUUID();
+      await eventually(
+        () =>
+          caller.counting.add({ name, by: 1 }, { idempotencyKey, actor: alice }).then(
+            () => true,
+            (error: { code: string; kind: string }) => {
+              codes.add(error.code);
+              throw error as unknown as Error;
+            },
+          ),
+        { timeoutMs: 20_000 },
+      );
+      done++;
+    };
+    const restarts = (async () => {
+      for (const at of [150, 300]) {
+        await eventually(() => done >= at, { timeoutMs: 20_000 });
+        await restarting.restart();
+      }
+    })();
+    await Promise.all(
+      Array.from({ length: 6 }, async () => {
+        for (let i = 0; i < 75; i++) await once();
+      }),
+    );
+    await restarts;
+    expect(await valueOf(name)).toBe(450);
+    // Only those that may have run fail; those that have not are held and sent again.
+    for (const code of codes) expect(['UPSTREAM_UNAVAILABLE', 'IDEMPOTENCY_IN_PROGRESS']).toContain(code);
+  });
+
+  it('that hangs is waited for until the deadline, and no longer', async () => {
+    const hanging = await startNats();
+    closing.push(() => hanging.stop());
+    const nats = await connected(hanging.url);
+    // Were nobody there, the broker could still say so before it stops.
+    nats.connection.subscribe('banyan.call.monolith.>');
+    await nats.connection.flush();
+    const goOn = hanging.pause();
+    const started = performance.now();
+    const reply = await peer(nats).call(call('sleep', { ms: 0 }, { deadline: Date.now() + 300 }));
+    expect(reply).toMatchObject({ ok: false, error: { code: 'DEADLINE_EXCEEDED' } });
+    expect(performance.now() - started).toBeLessThan(1_000);
+
+    // Nor does it keep a process from stopping.
+    const stopping = performance.now();
+    await nats.close();
+    expect(performance.now() - stopping).toBeLessThan(2_500);
+    goOn();
+  });
+
+  it('that never comes back is no reason to wait: nothing has run', async () => {
+    const wire = await wireTo(server.port);
+    const nats = await connected(`nats://127.0.0.1:${wire.port}`);
+    wire.close();
+    await eventually(() => !nats.connected);
+    const started = performance.now();
+    expect(await peer(nats).call(call('sleep', { ms: 0 }))).toMatchObject({ error: { code: 'CONTEXT_UNREACHABLE' } });
+    expect(performance.now() - started).toBeLessThan(100);
+  });
+
+  it('gets events in as many messages as its limit needs, and one that is longer fails by itself', async () => {
+    const heard: string[] = [];
+    const toy = await startToy(test, { nats: await connected(), heard: ({ id }) => void heard.push(id) });
+    closing.push(toy.close);
+    const event = (length: number): EventEnvelope => ({
+      specversion: '1.0',
+      id: newId(),
+      source: '/banyan/inventory',
+      type: 'inventory.Added',
+      subject: `counter/${counter()}`,
+      time: new Date().toISOString(),
+      datacontenttype: 'application/json',
+      data: { name: 'x'.repeat(length), by: 1, value: 1 },
+      aggregateversion: 1,
+      previous: null,
+    });
+    const events = [event(10), event(700_000), event(10), event(1_200_000), event(600_000), event(10)];
+    const receipts = await peer(await connected()).deliver('orders', events);
+    expect(receipts.map(({ id }) => id)).toEqual(events.map(({ id }) => id));
+    expect(receipts.map(({ verdict }) => verdict)).toEqual([
+      'applied',
+      'applied',
+      'applied',
+      'failed',
+      'applied',
+      'applied',
+    ]);
+    expect(receipts[3]).toMatchObject({ error: 'longer than NATS takes (1048576)' });
+    expect(heard).toHaveLength(5);
+  });
+});

@@ -1,0 +1,125 @@
+import { headers } from '@nats-io/nats-core';
+import { jetstream } from '@nats-io/jetstream';
+import { afterEach, expect, it } from 'vitest';
+import { TestBroker } from './broker.spec-support.js';
+import { type Abandoned, LogFollower } from './follower.js';
+import { PgOutput } from './pgoutput.js';
+import { LogStream, PLACE_HEADER, type Place, type SharedLog, placeText } from './shared-log.js';
+import { Bundle } from './bundle.js';
+
+const nats = new TestBroker();
+const open = new Set<LogFollower>();
+afterEach(() => {
+  for (const follower of open) follower.close();
+  open.clear();
+});
+
+/** A transaction with one message in it: its commit record stands at `end - 1`. */
+function transaction(end: bigint, text: string): Buffer {
+  const begin = Buffer.alloc(21, 0);
+  begin.write('B', 0);
+  begin.writeBigUInt64BE(end - 1n, 1);
+  const content = Buffer.from(text);
+  const message = Buffer.concat([Buffer.from('M\x01'), Buffer.alloc(8), Buffer.from('p\0'), Buffer.alloc(4), content]);
+  message.writeUInt32BE(content.length, 12);
+  const commit = Buffer.alloc(26, 0);
+  commit.write('C', 0);
+  commit.writeBigUInt64BE(end, 10);
+  const bundle = new Bundle();
+  for (const each of [begin, message, commit]) bundle.add(each);
+  return bundle.take();
+}
+
+class Writer {
+  readonly #js = jetstream(nats.broker.connection);
+  constructor(readonly log: SharedLog) {}
+
+  async put(content: Buffer, from: number, to: number | undefined, part = 0): Promise<void> {
+    const head = headers();
+    const place: Place = { from: BigInt(from), to: to === undefined ? undefined : BigInt(to), part, at: 1 };
+    head.set(PLACE_HEADER, placeText(place));
+    await this.#js.publish(this.log.subject, content, { headers: head });
+  }
+}
+
+async function logOf(name: string): Promise<Writer> {
+  const log = nats.log(name);
+  await (await LogStream.open(log)).declare();
+  return new Writer(log);
+}
+
+async function follow({ log }: Writer, mark: number, abandoned: Abandoned = new Map()): Promise<LogFollower> {
+  const follower = await LogFollower.open(log, BigInt(mark), abandoned);
+  if (typeof follower === 'string') throw new Error(follower);
+  open.add(follower);
+  return follower;
+}
+
+/** What comes up to `to`: the texts of the transactions. */
+async function texts(follower: LogFollower, to: number): Promise<string[]> {
+  const output = new PgOutput();
+  const found: string[] = [];
+  for (const deadline = Date.now() + 10_000; Date.now() < deadline; await follower.wait(100))
+    for (let item = follower.take(); item; item = follower.take()) {
+      if ('lsn' in item && item.lsn === BigInt(to)) return found;
+      const event = 'payload' in item ? output.decode(item.payload) : undefined;
+      if (event?.kind === 'message') found.push(event.content);
+    }
+  throw new Error(`Nothing came up to ${to}; before it: ${found.join(', ')}`);
+}
+
+it('begins at the mark, wherever that is', async () => {
+  const writer = await logOf('marks');
+  await writer.put(Buffer.alloc(0), 10, 10);
+  for (let i = 1; i < 40; i++)
+    await writer.put(
+      Buffer.concat([transaction(BigInt(i * 10 + 5), `a${i}`), transaction(BigInt(i * 10 + 10), `b${i}`)]),
+      i * 10,
+      i * 10 + 10,
+    );
+  expect(await texts(await follow(writer, 370), 400)).toEqual(['a37', 'b37', 'a38', 'b38', 'a39', 'b39']);
+  // In the middle of a message: what is applied already is left out.
+  expect(await texts(await follow(writer, 385), 400)).toEqual(['b38', 'a39', 'b39']);
+  expect((await texts(await follow(writer, 10), 400)).length).toBe(78);
+  // In between, as the server tells where it is; and behind everything.
+  expect(await texts(await follow(writer, 397), 400)).toEqual(['b39']);
+  const waiting = await follow(writer, 400);
+  await writer.put(transaction(420n, 'new'), 400, 420);
+  expect(await texts(waiting, 420)).toEqual(['new']);
+  expect(await LogFollower.open(writer.log, 9n, new Map())).toContain('lacks what comes after the mark 0/9');
+});
+
+it('leaves out a transaction that was published in part only, whether it was met before or not', async () => {
+  const writer = await logOf('parts');
+  const whole = transaction(20n, 'x'.repeat(100));
+  await writer.put(transaction(10n, 'one'), 0, 10);
+  await writer.put(whole.subarray(0, 50), 10, undefined, 0);
+  const abandoned: Abandoned = new Map();
+  const first = await follow(writer, 0, abandoned);
+  expect(await texts(first, 10)).toEqual(['one']);
+  await writer.put(whole.subarray(0, 40), 10, undefined, 0);
+  await writer.put(whole.subarray(40, 41), 10, undefined, 1);
+  await writer.put(whole.subarray(41), 10, 20, 2);
+  await expect(texts(first, 20)).rejects.toThrow('anew from its beginning');
+  expect(await texts(await follow(writer, 0, abandoned), 20)).toEqual(['one', 'x'.repeat(100)]);
+  expect(await texts(await follow(writer, 10), 20)).toEqual(['x'.repeat(100)]);
+});
+
+it('sees a hole, a message of somebody else, and a stream that was emptied', async () => {
+  const writer = await logOf('holes');
+  await writer.put(transaction(10n, 'one'), 0, 10);
+  const follower = await follow(writer, 0);
+  expect(await texts(follower, 10)).toEqual(['one']);
+  await writer.put(transaction(30n, 'three'), 20, 30);
+  await expect(texts(follower, 30)).rejects.toThrow('does not go on at 0/A');
+  expect(await LogFollower.open(writer.log, 10n, new Map())).toContain('lacks');
+  expect(await texts(await follow(writer, 20), 30)).toEqual(['three']);
+
+  const last = await follow(writer, 30);
+  await jetstream(nats.broker.connection).publish(writer.log.subject, 'hello');
+  await expect(texts(last, 40)).rejects.toThrow('no bridge has written');
+
+  const { manager } = await LogStream.open(writer.log);
+  await manager.streams.purge(writer.log.stream);
+  await expect(follow(writer, 30)).rejects.toThrow('Nobody has published');
+});

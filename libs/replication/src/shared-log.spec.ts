@@ -1,0 +1,225 @@
+import { eventually } from '@banyan/testing';
+import { jetstream } from '@nats-io/jetstream';
+import { headers } from '@nats-io/nats-core';
+import { expect, inject, it } from 'vitest';
+import { TestBroker } from './broker.spec-support.js';
+import { joinStream, leaveStream, prepareStream, streamState } from './index.js';
+import { LogStream, PLACE_HEADER, placeText } from './shared-log.js';
+import { TwoDatabases } from './two-databases.spec-support.js';
+
+const nats = new TestBroker();
+const both = new TwoDatabases(
+  () => inject('adminUrl'),
+  (stream) => nats.log(stream),
+);
+
+const confirmed = async (slot: string) => {
+  const [row] = await both.onSource<{ lsn: string }>(
+    `select (confirmed_flush_lsn - '0/0')::text as lsn from pg_replication_slots where slot_name = $1`,
+    [slot],
+  );
+  return BigInt(row!.lsn);
+};
+const now = async () => {
+  const [row] = await both.onSource<{ lsn: string }>(`select (pg_current_wal_flush_lsn() - '0/0')::text as lsn`);
+  return BigInt(row!.lsn);
+};
+
+it('carries transactions and rows that are longer than a message', async () => {
+  await both.onBoth(`create schema long; create table long.t (id int primary key, v text)`);
+  const stream = both.stream('long');
+  const running = await both.start(stream);
+  // 64 kB a message: each row takes several, and the transaction some sixty.
+  await both.onSource(
+    `insert into long.t select i, (select string_agg(md5(g::text || i), '') from generate_series(1, 6000) g) from generate_series(1, 20) i`,
+  );
+  await both.onSource(
+    `begin; update long.t set id = -id where id % 2 = 0; delete from long.t where id % 3 = 0; commit`,
+  );
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+  expect(running.problems).toEqual([]);
+});
+
+it('lets several targets follow at their own pace; the source keeps no log for one that is away', async () => {
+  await both.onBoth(`create schema pace; create table pace.t (id int primary key, n int)`);
+  await both.onSource(`create schema guest; create table guest.t (id int primary key, n int)`);
+  await both.onSource(`insert into pace.t select i, 0 from generate_series(1, 500) i`);
+  const stream = both.stream('pace');
+  const running = await both.start(stream);
+  const guest = both.guest(stream, 'guest');
+  await joinStream(guest, nats.log(stream.name));
+  const log = nats.log(stream.name, { publish: false });
+  const following = both.run(guest, { log, chunkRows: 100 });
+  await both.onSource(`update pace.t set n = 1 where id < 100`);
+  await following.caughtUp();
+  await both.expectSame(guest, 't');
+
+  await following.stop();
+  await both.onSource(`update pace.t set n = 2 where id < 200; delete from pace.t where id = 300`);
+  await running.caughtUp();
+  const before = await now();
+  await both.onSource(`select pg_logical_emit_message(true, 'spec', '', true)`);
+  await eventually(async () => (await confirmed(stream.name)) >= before);
+  expect(await both.onSource('select count(*)::int as n from guest.t where n = 2')).toEqual([{ n: 0 }]);
+  expect(await streamState(guest)).toMatchObject({ reason: null });
+
+  const again = both.run(guest, { log });
+  await again.caughtUp();
+  await both.expectSame(guest, 't');
+  await both.expectSame(stream, 't');
+  expect([...running.problems, ...following.problems, ...again.problems]).toEqual([]);
+  await again.stop();
+  await leaveStream(guest);
+  expect(await streamState(stream)).toMatchObject({ state: 'streaming' });
+});
+
+it('goes on publishing while the target is away', async () => {
+  await both.onBoth(`create schema away; create table away.t (id int primary key)`);
+  const stream = both.stream('away');
+  const running = await both.start(stream);
+  await running.stop();
+  const place = new URL(both.target).pathname.slice(1);
+  await both.onSource(`alter database ${place} allow_connections false`);
+  await both.onSource(`select pg_terminate_backend(pid) from pg_stat_activity where datname = $1`, [place]);
+  const alone = both.run(stream);
+  await both.onSource(`set synchronous_commit = on; insert into away.t select generate_series(1, 1000)`);
+  const written = await now();
+  await eventually(async () => (await confirmed(stream.name)) >= written);
+  expect(alone.problems.at(-1)?.message).toContain('target cannot be reached');
+  await both.onSource(`alter database ${place} allow_connections true`);
+  await alone.caughtUp();
+  await both.expectSame(stream, 't');
+});
+
+it('waits for NATS, and loses nothing when it is killed', async () => {
+  await both.onBoth(`create schema killed; create table killed.t (id int primary key, n int)`);
+  const stream = both.stream('killed');
+  const running = await both.start(stream);
+  for (let i = 0; i < 3; i++) {
+    await both.onSource(`insert into killed.t select g, 0 from generate_series(${i * 1000}, ${i * 1000 + 900}) g`);
+    if (i === 1) {
+      const goOn = nats.server.pause();
+      await both.onSource(`update killed.t set n = n + 1`);
+      goOn();
+    }
+    await nats.server.restart();
+    await both.onSource(`update killed.t set n = n + 1 where id % 2 = ${i % 2}`);
+  }
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+  await nats.server.kill();
+  await both.onSource(`delete from killed.t where id < 100`);
+  await eventually(() => running.problems.some(({ message }) => message.includes('NATS')));
+  expect(await both.onTarget('select count(*)::int as n from killed.t where id < 100')).toEqual([{ n: 100 }]);
+  await nats.server.restart();
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+}, 60_000);
+
+it('refuses a publisher that does not know of what another one has published', async () => {
+  await both.onBoth(`create schema twice; create table twice.t (id int primary key)`);
+  const stream = both.stream('twice');
+  const running = await both.start(stream);
+  const log = nats.log(stream.name);
+  const there = await LogStream.open(log);
+  const intrude = async () => {
+    const { lsn, seq } = await there.end();
+    const head = headers();
+    head.set(PLACE_HEADER, placeText({ from: lsn!, to: lsn, part: 0, at: Date.now() }));
+    await jetstream(log.broker.connection).publish(log.subject, '', { headers: head, expect: { lastSequence: seq } });
+    return true;
+  };
+  await eventually(intrude);
+  await both.onSource(`insert into twice.t values (1)`);
+  await eventually(() => running.problems.some(({ message }) => message.includes('wrong last sequence')));
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+});
+
+it('names what was lost with a stream, once a target had not read all of it, and is mended by a new backfill', async () => {
+  await both.onBoth(`create schema gone; create table gone.t (id int primary key)`);
+  await both.onSource(`create schema behind; create table behind.t (id int primary key)`);
+  const stream = both.stream('gone');
+  const running = await both.start(stream);
+  const guest = both.guest(stream, 'behind');
+  await joinStream(guest, nats.log(stream.name));
+  const log = nats.log(stream.name, { publish: false });
+  const following = both.run(guest, { log });
+  await following.caughtUp();
+  await following.stop();
+  await both.onSource(`insert into gone.t select generate_series(1, 100)`);
+  await running.caughtUp();
+
+  const { manager } = await LogStream.open(log);
+  await manager.streams.delete(log.stream);
+  await both.onSource(`insert into gone.t values (101)`);
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+  await eventually(async () => (await manager.streams.info(log.stream)).state.messages > 0);
+  await expect(both.run(guest, { log }).ended()).rejects.toMatchObject({ code: 'STREAM_LOST' });
+  expect(await streamState(guest)).toMatchObject({
+    state: 'lost',
+    reason: expect.stringContaining('lacks what comes after the mark'),
+  });
+  await joinStream(guest, log);
+  const mended = both.run(guest, { log });
+  await mended.caughtUp();
+  await both.expectSame(guest, 't');
+  await mended.stop();
+  await leaveStream(guest);
+
+  // The same with what a slow target has not read in time.
+  await running.stop();
+  await manager.streams.purge(log.stream);
+  expect(await streamState(stream)).toMatchObject({ state: 'prepared' });
+  const emptied = both.run(stream);
+  await both.onSource(`insert into gone.t values (102)`);
+  await emptied.caughtUp();
+  await both.expectSame(stream, 't');
+});
+
+it('names settings that are not ours, and goes on when they are', async () => {
+  await both.onBoth(`create schema drift; create table drift.t (id int primary key)`);
+  const stream = both.stream('drift');
+  const log = nats.log(stream.name);
+  const { manager } = await LogStream.open(log);
+  await manager.streams.add({ name: log.stream, subjects: [log.subject, 'something.else'], max_msgs: 1000 });
+  await prepareStream(stream, { backfill: true });
+  const running = both.run(stream);
+  const problem = await eventually(() => running.problems.find(({ message }) => message.includes('other settings')));
+  expect(problem.message).toContain(`max_msgs is 1000, not -1`);
+  expect(problem.message).toContain('something.else');
+  await manager.streams.delete(log.stream);
+  await both.onSource(`insert into drift.t values (1)`);
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+});
+
+it('changes between the slot and a shared log while writes go on, and refuses to go back too early', async () => {
+  await both.onBoth(`create schema swap; create table swap.t (id int primary key)`);
+  const stream = both.stream('swap');
+  const slot = { log: undefined };
+  await (await both.start(stream, slot)).stop();
+  let next = 0;
+  for (const options of [{}, slot, {}]) {
+    await both.onSource(`insert into swap.t select generate_series(${next + 1}, ${(next += 500)})`);
+    const running = both.run(stream, options);
+    await both.onSource(`insert into swap.t select generate_series(${next + 1}, ${(next += 500)})`);
+    await eventually(async () => (await both.onTarget('select from swap.t')).length >= next - 500);
+    await both.onSource(`insert into swap.t select generate_series(${next + 1}, ${(next += 500)})`);
+    await running.stop();
+    expect(running.problems).toEqual([]);
+  }
+  // What the slot has let go of is in NATS only.
+  await both.onTarget(`update banyan_replication.mark set lsn = lsn - 1 where stream = '${stream.name}'`);
+  const [mark] = await both.onTarget<{ lsn: string }>(
+    `select (lsn - '0/0')::text as lsn from banyan_replication.mark where stream = $1`,
+    [stream.name],
+  );
+  expect(await confirmed(stream.name)).toBeGreaterThan(BigInt(mark!.lsn));
+  await expect(both.run(stream, slot).ended()).rejects.toThrow(`in the stream log-${stream.name} of NATS`);
+  const last = both.run(stream);
+  await last.caughtUp();
+  await both.expectSame(stream, 't');
+});

@@ -1,0 +1,59 @@
+// A process that takes events for `orders`, by a relay of its own or from a stream, and can be made to die by `kill -9` when
+// an effect is committed and nobody has been told.
+import 'reflect-metadata';
+import { event } from '@banyan/kernel';
+import { EventStreams } from '@banyan/messaging/jetstream';
+import { Nats } from '@banyan/messaging/nats';
+import { Database } from '@banyan/platform/database';
+import { z } from 'zod';
+// The engine below the door: there is no app around it here.
+import { Inbox } from '../../libs/messaging/dist/inbox.js';
+import { Relay, relayDefaults } from '../../libs/messaging/dist/relay.js';
+import { takeTurn } from '../../libs/messaging/dist/turn.js';
+import { UnitOfWork } from '../../libs/messaging/dist/unit-of-work.js';
+
+const { urls, natsUrl, limits, diesAfter } = JSON.parse(process.env.TAKER);
+const data = z.strictObject({ name: z.string(), by: z.int(), value: z.int() });
+const Added = { ...event(1, 'counter', data), name: 'inventory.Added' };
+const unitOf = (context) => {
+  const db = new Database({ context, url: urls[context], max: 4 });
+  return new UnitOfWork(
+    context,
+    db,
+    'monolith',
+    () => [],
+    () => {},
+  );
+};
+const orders = unitOf('orders');
+const inbox = new Inbox(orders, [
+  {
+    event: Added,
+    run: ({ id, data: { name, value }, version }) =>
+      orders.db.query('insert into toy_heard (event_id, name, value, version) values ($1, $2, $3, $4)', [
+        id,
+        name,
+        value,
+        version,
+      ]),
+  },
+]);
+
+let batches = 0;
+const receive = async (events) => {
+  const receipts = await inbox.receive(events);
+  if (++batches === diesAfter) process.kill(process.pid, 'SIGKILL');
+  return receipts;
+};
+
+if (natsUrl) {
+  const nats = await Nats.connect({ servers: [natsUrl], tls: {} }, { name: 'monolith' });
+  new EventStreams(nats, { publishing: true, limits }).subscribe(
+    'orders',
+    { active: () => true, turn: (lost) => takeTurn(orders.db, lost), receive, giveBack: async () => {} },
+    { batch: 50 },
+  );
+} else {
+  const options = { ...relayDefaults, batch: 50, leaseMs: 1_000, sweepMs: 50 };
+  new Relay(unitOf('inventory'), (_subscriber, events) => receive(events), options).start();
+}

@@ -1,0 +1,264 @@
+// Redis goes away under load and comes back: which routes are closed meanwhile, and what the others notice of it.
+//   node test/outage/redis.mjs                          200 requests a second, Redis gone for 30 s
+//   node test/outage/redis.mjs --gone=5 --beside=4      shorter
+//   node test/outage/redis.mjs --emptied                it comes back with nothing in it
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Agent, request } from 'undici';
+import pg from 'pg';
+import { startRedis } from '@banyan/testing/servers';
+import build from '../../tools/build.mjs';
+import { mintUsers } from '../support/mint.mjs';
+import { figure, options, quantile, randomFrom, table } from '../support/report.mjs';
+import { SHOP_ADDRESS, STAFF, shopOn, startPostgres } from '../support/shop.mjs';
+
+const given = options(
+  {
+    /** Requests a second, however fast they are answered. */
+    rate: 200,
+    /** How long Redis is gone, and how long it is there before and after, s. */
+    gone: 30,
+    beside: 10,
+    buyers: 40,
+    emptied: false,
+    seed: Math.floor(Math.random() * 2 ** 31),
+    /** One JSON value at the end, and nothing else on standard output. */
+    json: false,
+    build: true,
+  },
+  process.argv.slice(2),
+);
+/** Within this time after Redis went or came, either answer is right, ms. */
+const SLACK = 1_000;
+/** So soon after Redis is back everything is open again, ms. */
+const OPEN_AGAIN = 5_000;
+const WHEN = ['before', 'gone', 'after'];
+
+if (given.build) await build();
+const say = (text) => (given.json ? console.error(text) : console.log(text));
+const agent = new Agent({ connections: 128, headersTimeout: 30_000, bodyTimeout: 30_000 });
+const random = randomFrom(given.seed);
+const violations = [];
+const endings = [];
+try {
+  const { rows, figures } = await perform();
+  say(`\n${table(['route', 'when', 'asked', 'answers', 'p50 ms', 'p99 ms', 'worst ms'], rows)}\n`);
+  for (const each of violations.slice(0, 20)) say(`WRONG: ${each}`);
+  say(`Sign-ins are open again ${figures.openAgainMs} ms after Redis is; ${figures.orders} orders, all delivered.`);
+  if (given.json) console.log(JSON.stringify({ ok: violations.length === 0, violations, figures }));
+} finally {
+  for (const end of endings.reverse()) await end();
+}
+process.exit(violations.length > 0 ? 1 : 0);
+
+async function perform() {
+  const redis = await startRedis();
+  endings.push(() => redis.stop());
+  const postgres = await startPostgres(`outage-${process.pid}`, ['fsync=off']);
+  endings.push(() => postgres.stop());
+  const databaseUrl = await postgres.database('banyan_outage');
+  const shop = await shopOn({
+    databaseUrl,
+    stateDir: join(postgres.stateDir, 'state'),
+    settings: {
+      REDIS_URL: redis.url,
+      BANYAN_RATE_LIMITS: 'on',
+      BANYAN_CARRIER_DISPATCH_MS: '500',
+      BANYAN_CARRIER_DELIVERY_MS: '500',
+    },
+  });
+  endings.push(() => shop.stop());
+  await shop.start();
+  const sql = new pg.Client({ connectionString: databaseUrl });
+  await sql.connect();
+  endings.push(() => sql.end());
+
+  const buyers = await mintUsers(databaseUrl, given.buyers, () => ['customer']);
+  const products = (await answerOf(shop.url, 'GET', '/v1/products?limit=100')).json.items;
+  await sql.query('update inventory.stock_item set on_hand = on_hand + 1000000, received = received + 1000000');
+  for (const buyer of buyers) await answerOf(shop.url, 'GET', '/v1/cart', { token: buyer.token });
+
+  const routes = routesOf(products, buyers);
+  const asked = [];
+  const running = new Set();
+  let when = 'before';
+  let since = performance.now();
+  const ask = (route) => {
+    const at = performance.now();
+    const note = { route: route.name, when, early: at - since < SLACK };
+    const work = route.ask(shop.url).then(
+      (answer) => {
+        Object.assign(note, { status: answer.status, code: answer.json?.code, ms: performance.now() - at });
+        note.retryAfter = answer.retryAfter;
+        asked.push(note);
+      },
+      (error) => {
+        asked.push(Object.assign(note, { status: error.code ?? error.message, ms: performance.now() - at }));
+      },
+    );
+    running.add(work.finally(() => running.delete(work)));
+  };
+  const load = async (seconds) => {
+    const from = performance.now();
+    for (let n = 0; n < seconds * given.rate; n++) {
+      const due = from + (n * 1_000) / given.rate;
+      const early = due - performance.now();
+      if (early > 1) await sleep(early);
+      ask(draw(routes));
+    }
+  };
+
+  await load(2);
+  await Promise.all(running);
+  asked.length = 0;
+  say(`${given.rate} requests a second; Redis is there for ${given.beside} s`);
+  since = -Infinity;
+  await load(given.beside);
+  say(`gone for ${given.gone} s`);
+  await redis.kill();
+  [when, since] = ['gone', performance.now()];
+  const ready = [];
+  const probes = setInterval(async () => ready.push(await probe(shop.internalUrl)), 500);
+  await load(given.gone);
+  clearInterval(probes);
+  await redis.restart({ emptied: given.emptied });
+  [when, since] = ['after', performance.now()];
+  const back = performance.now();
+  const openAgain = (async () => {
+    while ((await signIn(shop.url)).status !== 200) await sleep(20);
+    return Math.round(performance.now() - back);
+  })();
+  say(`back for ${given.beside} s`);
+  await load(given.beside);
+  await Promise.all(running);
+  const openAgainMs = await Promise.race([openAgain, sleep(OPEN_AGAIN, 'never')]);
+  const { orders, undelivered } = await delivered(sql);
+
+  judge(asked, { ready, openAgainMs, undelivered });
+  return { rows: rowsOf(asked), figures: { openAgainMs, orders, requests: asked.length, p99: p99Of(asked) } };
+}
+
+/** What people do, as often as they do it; `closed`: nobody passes while Redis is away. */
+function routesOf(products, buyers) {
+  const product = () => random.one(products);
+  const by = () => random.one(buyers).token;
+  const fillCart = (url, token) =>
+    answerOf(url, 'PUT', `/v1/cart/items/${product().sku}`, { token, body: { quantity: 1 } });
+  return [
+    { name: 'product', share: 45, ask: (url) => answerOf(url, 'GET', `/v1/products/${product().id}`) },
+    { name: 'products', share: 12, ask: (url) => answerOf(url, 'GET', '/v1/products?limit=20') },
+    { name: 'search', share: 8, ask: (url) => answerOf(url, 'GET', `/v1/products?q=${product().name.split(' ')[0]}`) },
+    { name: 'stock', share: 10, ask: (url) => answerOf(url, 'GET', `/v1/stock/${product().sku}`) },
+    { name: 'cart', share: 10, ask: (url) => answerOf(url, 'GET', '/v1/cart', { token: by() }) },
+    { name: 'put in cart', share: 10, ask: (url) => fillCart(url, by()) },
+    {
+      name: 'order',
+      share: 3,
+      // A cart may just have been ordered by somebody else with the same account.
+      allowed: [201, 409],
+      async ask(url) {
+        const token = by();
+        await fillCart(url, token);
+        const body = { shippingAddress: SHOP_ADDRESS, paymentMethod: 'tok_ok' };
+        return answerOf(url, 'POST', '/v1/orders', { token, body, key: crypto.randomUUID() });
+      },
+    },
+    { name: 'orders', share: 1, ask: (url) => answerOf(url, 'GET', '/v1/orders', { token: by() }) },
+    {
+      name: 'register',
+      share: 0.3,
+      ask: (url) =>
+        answerOf(url, 'POST', '/v1/auth/register', {
+          body: { email: `${crypto.randomUUID()}@example.com`, password: 'correct horse battery', name: 'Pat' },
+        }),
+    },
+    { name: 'sign in', share: 0.7, closed: true, ask: signIn },
+  ];
+}
+
+function signIn(url) {
+  return answerOf(url, 'POST', '/v1/auth/login', { body: STAFF });
+}
+
+function draw(routes) {
+  let left = random.next() * routes.reduce((sum, { share }) => sum + share, 0);
+  return routes.find(({ share }) => (left -= share) < 0) ?? routes[0];
+}
+
+async function answerOf(url, method, path, { token, body, key } = {}) {
+  const {
+    statusCode,
+    headers,
+    body: read,
+  } = await request(url + path, {
+    method,
+    headers: {
+      ...(token && { authorization: `Bearer ${token}` }),
+      ...(body && { 'content-type': 'application/json' }),
+      ...(key && { 'idempotency-key': key }),
+    },
+    body: body && JSON.stringify(body),
+    dispatcher: agent,
+  });
+  const text = await read.text();
+  return { status: statusCode, retryAfter: Number(headers['retry-after']), json: text ? JSON.parse(text) : undefined };
+}
+
+async function probe(url) {
+  const { statusCode, body } = await request(`${url}/readyz`, { dispatcher: agent });
+  return { status: statusCode, degraded: (await body.json()).degraded ?? [] };
+}
+
+/** Everything that was ordered arrives, although the jobs that move it have waited. */
+async function delivered(sql) {
+  for (let tries = 0; ; tries++) {
+    const { rows } = await sql.query(
+      `select count(*)::int as orders, count(*) filter (where status <> 'delivered')::int as undelivered from orders.orders`,
+    );
+    if (rows[0].undelivered === 0 || tries > 120) return rows[0];
+    await sleep(250);
+  }
+}
+
+function judge(asked, { ready, openAgainMs, undelivered }) {
+  const routes = new Map(routesOf([{}], [{}]).map((route) => [route.name, route]));
+  for (const { route, when, early, status, code, retryAfter } of asked) {
+    const { closed, allowed = [200, 201] } = routes.get(route);
+    const refused = status === 503 && code === 'UPSTREAM_UNAVAILABLE' && retryAfter > 0;
+    const shut = closed && when === 'gone';
+    if (shut ? refused || (early && allowed.includes(status)) : allowed.includes(status)) continue;
+    if (closed && when === 'after' && early && refused) continue;
+    violations.push(`${route}, ${when}: ${status} ${code ?? ''}`);
+  }
+  for (const { status, degraded } of ready.slice(2))
+    if (status !== 200 || !degraded.some((each) => each.startsWith('redis')))
+      violations.push(`/readyz while Redis was gone: ${status} ${degraded}`);
+  if (openAgainMs === 'never') violations.push(`nobody could sign in ${OPEN_AGAIN} ms after Redis was back`);
+  if (undelivered > 0) violations.push(`${undelivered} orders were never delivered`);
+}
+
+function rowsOf(asked) {
+  return routesOf([{}], [{}]).flatMap(({ name }) =>
+    WHEN.map((phase) => {
+      const some = asked.filter(({ route, when }) => route === name && when === phase);
+      const statuses = Map.groupBy(some, ({ status }) => status);
+      const told = [...statuses].map(([status, { length }]) => `${length} × ${status}`).join(', ');
+      const ms = some.map((each) => each.ms);
+      return [name, phase, some.length, told, ...[0.5, 0.99, 1].map((q) => figure(quantile(ms, q)))];
+    }),
+  );
+}
+
+/** Of everything that is not closed. */
+function p99Of(asked) {
+  const open = asked.filter(({ route }) => route !== 'sign in');
+  return Object.fromEntries(
+    WHEN.map((phase) => [
+      phase,
+      quantile(
+        open.filter(({ when }) => when === phase).map(({ ms }) => ms),
+        0.99,
+      ),
+    ]),
+  );
+}
