@@ -18,6 +18,15 @@ export interface JobBackend {
   close(): void;
 }
 
+/** How soon it is tried again, if Redis went away while the queue was being opened, ms. */
+const AGAIN = 500;
+
+/**
+ * How soon the sweeps go on after the queue was away: when a worker asks again (BullMQ would sleep for 15 s), and when a run
+ * that it took along is given up (after a minute; the next one waits for it). Running twice is harmless.
+ */
+const recovery = { runRetryDelay: AGAIN, lockDuration: 10_000, stalledInterval: 5_000 };
+
 const defaultJobOptions = { removeOnComplete: true, removeOnFail: { count: 100 } };
 
 /** In Postgres: there is nothing else to run, and it is there when the shop is. */
@@ -30,13 +39,10 @@ export function postgresJobs({ connectionString, schema }: { connectionString: s
     isAway: () => false,
     queue: () => new Queue<Payload>('banyan', { connection, defaultJobOptions }) as unknown as Queue<Payload>,
     worker: (run, concurrency) =>
-      new Worker<Payload>('banyan', run, { connection, concurrency }) as unknown as Worker<Payload>,
+      new Worker<Payload>('banyan', run, { connection, concurrency, ...recovery }) as unknown as Worker<Payload>,
     close: () => {},
   };
 }
-
-/** How soon it is tried again, if Redis went away while the queue was being opened, ms. */
-const AGAIN = 500;
 
 /**
  * In Redis. Nothing here waits for it: whoever wakes a job while it is away is told at once, and the worker, which has
@@ -64,7 +70,7 @@ export function redisJobs(link: RedisLink, name: string): JobBackend {
     isAway: (error) => !link.up || /ECONN|EPIPE|ETIMEDOUT|Connection is closed|timed out/.test(String(error)),
     queue: () => new Queue<Payload>(`jobs-${name}`, { connection: link.commands, prefix, defaultJobOptions }),
     worker: (run, concurrency) =>
-      new Worker<Payload>(`jobs-${name}`, run, { connection: patient, prefix, concurrency, runRetryDelay: AGAIN }),
+      new Worker<Payload>(`jobs-${name}`, run, { connection: patient, prefix, concurrency, ...recovery }),
     close() {
       unlisten?.();
       clearTimeout(timer);
