@@ -147,8 +147,8 @@ export async function randomKills(session, contexts, { kills, everyMs }) {
 }
 
 /**
- * A cycle on whose way out the copy cannot keep up: a lock in the service's database holds it when the monolith closes, and
- * for half a second more. Whoever opened the service before everything is there would be seen by who watches the owners.
+ * A cycle on whose way out the copy cannot keep up: a lock on its mark in the service's database holds it when the monolith
+ * closes, and for half a second more. Whoever opened the service before everything is there would be seen by who watches the owners.
  */
 export async function slowCopy(session, context) {
   const { control, findings, say, stack } = session;
@@ -158,14 +158,21 @@ export async function slowCopy(session, context) {
     const service = new pg.Client({ connectionString: stack.adminUrl('service', context) });
     await service.connect();
     try {
-      await service.query(`begin; lock table ${context}.outbox in exclusive mode`);
+      const hold = () => service.query('begin; lock table banyan_replication.mark in exclusive mode');
+      await hold();
       await control.target(context, 'live', forced());
       // A copy that has fallen too far behind for a hand-over may catch up, and then is held again.
       const isClosed = async () => (await session.ownerOf(context)) !== 'monolith';
       for (let tries = 20; tries > 0 && !(await until(isClosed, 800, 5)); tries--) {
         await service.query('commit');
         await sleep(500);
-        await service.query(`begin; lock table ${context}.outbox in exclusive mode`);
+        await hold();
+        if ((await session.ownerOf(context)) === 'monolith') continue;
+        // It went out while nobody held it, which shows nothing: once more.
+        await service.query('commit');
+        await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS, ...forced() });
+        await hold();
+        await control.target(context, 'live', forced());
       }
       await sleep(500);
       const owner = await session.ownerOf(context);

@@ -12,6 +12,12 @@ const QUEUE = 'banyan';
 /** Jobs at once in one process. They are sweeps: each does its rows in batches. */
 const CONCURRENCY = 4;
 
+/**
+ * How soon the sweeps go on after the database was away: when a worker asks again (BullMQ would sleep for 15 s), and when a
+ * run that it took along is given up (after a minute; the next one waits for it). Running twice is harmless.
+ */
+const recovery = { runRetryDelay: 500, lockDuration: 10_000, stalledInterval: 5_000 };
+
 interface Registered {
   everyMs: number;
   run(ctx: JobContext): Promise<void>;
@@ -67,6 +73,7 @@ export class Jobs {
     this.#worker = new Worker<Payload>(QUEUE, (job) => this.#run(job.name, job.data), {
       connection,
       concurrency: CONCURRENCY,
+      ...recovery,
     });
     this.#worker.on('error', (error) => this.#log.warn({ msg: 'job worker', err: error }));
     await this.#worker.waitUntilReady();

@@ -253,6 +253,48 @@ describe('A mirror', () => {
     expect(counts()!.match).toBe(0);
   });
 
+  it('asks a candidate that cannot be reached now and then, and counts an error for every read all the same', async () => {
+    open();
+    let asked = 0;
+    let dead = true;
+    const ask: Sample['ask'] = async (side) => {
+      // Now and then the owner is asked twice as well.
+      if (side === 'monolith') return json({ a: 1 });
+      asked += 1;
+      if (dead) throw Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
+      return json({ a: 1 });
+    };
+    const from = performance.now();
+    for (let n = 0; n < 500; n += 1)
+      expect(await mirror.take(sample(ask))).toMatchObject({
+        verdict: 'error',
+        differences: [{ actual: 'ECONNREFUSED' }],
+      });
+    expect(counts()).toMatchObject({ error: 500, dropped: 0 });
+    expect(asked).toBeLessThanOrEqual(3 + (performance.now() - from) / 250);
+    // Another context's candidate is another matter.
+    figures.begin('mill', 'now');
+    expect(await mirror.take(sample(async () => json({ a: 1 }), { context: 'mill' }))).toMatchObject({
+      verdict: 'match',
+    });
+    dead = false;
+    await eventually(async () => (await mirror.take(sample(ask)))?.verdict === 'match');
+  });
+
+  it('goes on asking a candidate that answers, however badly', async () => {
+    open();
+    let asked = 0;
+    for (let n = 0; n < 20; n += 1)
+      await mirror.take(
+        sample(async () => {
+          asked += 1;
+          if (n % 2) throw Object.assign(new Error('reset'), { code: 'ECONNRESET' });
+          return json({}, 500);
+        }),
+      );
+    expect({ asked, counts: counts() }).toMatchObject({ asked: 20, counts: { error: 20 } });
+  });
+
   it('offered more than it has room for drops it, and counts what it drops', async () => {
     open({ concurrency: 2, queue: 3, timeoutMs: 50 });
     await Promise.all(Array.from({ length: 20 }, () => mirror.take(sample(never))));

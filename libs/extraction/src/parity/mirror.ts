@@ -1,11 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Side } from '@banyan/kernel';
 import {
+  BrokenCircuitError,
   type BulkheadPolicy,
+  type CircuitBreakerPolicy,
+  CircuitState,
+  ConsecutiveBreaker,
   TaskCancelledError,
   type TimeoutPolicy,
   TimeoutStrategy,
   bulkhead,
+  circuitBreaker,
+  handleWhen,
   timeout,
 } from 'cockatiel';
 import type { Answer } from './answer.js';
@@ -78,6 +84,13 @@ export class TooLarge extends Error {
 /** The pauses before the rounds of one try, ms: together about the lag of a bridge that keeps up. */
 const ROUNDS = [0, 15, 35];
 
+/**
+ * A candidate that cannot be reached is tried this often, ms. What would be asked in between fails as the last try did: a
+ * dead candidate is 100 % errors, as it is, but a refused connection costs far more CPU than an answer.
+ */
+const RETRY = 250;
+const UNREACHED = 3;
+
 type Asked = { ok: true; answer: Answer } | { ok: false; why: string; status?: number; tooLarge: boolean };
 
 /**
@@ -92,6 +105,8 @@ export class Mirror {
   readonly #noise = new Noise();
   readonly #closed = new AbortController();
   readonly #compared = new Map<string, number>();
+  /** By context: can its candidate be reached? */
+  readonly #reach = new Map<string, CircuitBreakerPolicy>();
   readonly #running = new Set<Promise<unknown>>();
 
   constructor(
@@ -237,18 +252,48 @@ export class Mirror {
 
   async #ask(sample: Sample, side: Side): Promise<Asked> {
     const maxBytes = this.#options.maxBytes * (side === sample.owner ? 1 : 2);
+    const ask = () =>
+      this.#patience.execute(({ signal }) => sample.ask(side, { signal, maxBytes }), this.#closed.signal);
     try {
-      const answer = await this.#patience.execute(
-        ({ signal }) => sample.ask(side, { signal, maxBytes }),
-        this.#closed.signal,
-      );
+      const answer = await (side === sample.owner ? ask() : this.#candidate(sample.context, ask));
       if (answer.body.length > maxBytes) throw new TooLarge();
       return judged(answer);
     } catch (error) {
       return { ok: false, why: whyOf(error), tooLarge: error instanceof TooLarge };
     }
   }
+
+  async #candidate(context: string, ask: () => Promise<Answer>): Promise<Answer> {
+    let reach = this.#reach.get(context);
+    if (!reach)
+      this.#reach.set(
+        context,
+        (reach = circuitBreaker(handleWhen(isUnreachable), {
+          halfOpenAfter: RETRY,
+          breaker: new ConsecutiveBreaker(UNREACHED),
+        })),
+      );
+    // While one tries it, the others would wait for how that ends.
+    if (reach.state === CircuitState.HalfOpen) throw reasonOf(reach);
+    try {
+      return await reach.execute(ask);
+    } catch (error) {
+      throw error instanceof BrokenCircuitError ? reasonOf(reach) : error;
+    }
+  }
 }
+
+const codeOf = (error: unknown): unknown => (error as { code?: unknown } | null | undefined)?.code;
+
+/** Nobody listened, or nobody knows where: nothing was sent. */
+const isUnreachable = (error: unknown): boolean =>
+  ['ECONNREFUSED', 'UND_ERR_CONNECT_TIMEOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'].includes(
+    String(codeOf(error)),
+  );
+
+/** Why the candidate could not be reached the last time. */
+const reasonOf = ({ lastFailure }: CircuitBreakerPolicy): unknown =>
+  lastFailure && 'error' in lastFailure ? lastFailure.error : undefined;
 
 const dropped: Outcome = { verdict: 'dropped', differences: [] };
 
@@ -266,7 +311,8 @@ const judged = (answer: Answer): Asked =>
 
 function whyOf(error: unknown): string {
   if (error instanceof TooLarge) return 'answer too large';
-  const { name, code } = (error ?? {}) as { name?: unknown; code?: unknown };
+  const name = (error as { name?: unknown } | null | undefined)?.name;
+  const code = codeOf(error);
   if (error instanceof TaskCancelledError || name === 'AbortError') return 'timeout';
   return typeof code === 'string' && /^[A-Z0-9_]{1,40}$/.test(code) ? code : 'no answer';
 }
