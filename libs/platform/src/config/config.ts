@@ -13,17 +13,6 @@ const count = z.coerce.number().int().min(1);
 const flag = z.enum(['on', 'off', 'true', 'false', '1', '0']).transform((word) => ['on', 'true', '1'].includes(word));
 const secret = z.string().min(16, 'at least 16 characters');
 const httpUrl = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
-const redisUrl = z.url({ protocol: /^rediss?$/, error: 'a redis:// or rediss:// URL' });
-const listOf = (each: z.ZodType<string>, error: string) =>
-  z
-    .string()
-    .transform((list) =>
-      list
-        .split(',')
-        .map((part) => part.trim())
-        .filter(Boolean),
-    )
-    .refine((list) => list.length > 0 && list.every((part) => each.safeParse(part).success), error);
 const databaseUrl = z.url({ protocol: /^postgres(ql)?$/, error: 'a postgres:// URL' });
 
 /** Every setting there is, under the name it has in the environment. Units are in the names. */
@@ -81,17 +70,6 @@ const environment = z.object({
   UNLEASH_ENVIRONMENT: z.string().min(1).default('development'),
   BANYAN_FLAGS_REFRESH_MS: ms.default(1_000),
 
-  NATS_URL: listOf(z.url({ protocol: /^(nats|tls)$/ }), 'nats:// or tls:// URLs, separated by commas').optional(),
-  NATS_USER: z.string().min(1).optional(),
-  NATS_PASSWORD: z.string().min(1).optional(),
-  NATS_TLS_CA: z.string().min(1).optional(),
-  NATS_TLS_CERT: z.string().min(1).optional(),
-  NATS_TLS_KEY: z.string().min(1).optional(),
-  BANYAN_RPC: z.enum(['tcp', 'nats']).optional(),
-  BANYAN_EVENTS: z.enum(['direct', 'jetstream']).optional(),
-  BANYAN_BRIDGE_LOG: z.enum(['slot', 'jetstream']).default('slot'),
-  REDIS_URL: redisUrl.optional(),
-
   DATABASE_URL: databaseUrl.optional(),
   BANYAN_DATABASE_URL_MONOLITH: databaseUrl.optional(),
   BANYAN_DATABASE_URL_SERVICE: databaseUrl.optional(),
@@ -134,9 +112,6 @@ export class Config {
   readonly http;
   readonly database;
   readonly rpc;
-  readonly nats;
-  readonly transports;
-  readonly redisUrl;
   readonly extraction;
   readonly flags;
   readonly telemetry;
@@ -177,23 +152,6 @@ export class Config {
       maxRequestsPerSocket: env.BANYAN_MAX_REQUESTS_PER_SOCKET,
       shutdownMs: env.BANYAN_SHUTDOWN_MS,
     } as const;
-    /** Undefined: no broker; calls go over TCP, events from inbox to inbox. */
-    this.nats = env.NATS_URL && {
-      servers: env.NATS_URL,
-      /** Unless the URL has them. */
-      user: env.NATS_USER,
-      password: env.NATS_PASSWORD,
-      /** Files. */
-      tls: { ca: env.NATS_TLS_CA, cert: env.NATS_TLS_CERT, key: env.NATS_TLS_KEY },
-    };
-    /** How messages get from process to process. Events that are in a stream are taken from it in either mode. */
-    this.transports = {
-      rpc: env.BANYAN_RPC ?? (env.NATS_URL ? 'nats' : 'tcp'),
-      events: env.BANYAN_EVENTS ?? (env.NATS_URL ? 'jetstream' : 'direct'),
-      bridge: env.BANYAN_BRIDGE_LOG,
-    } as const;
-    /** Undefined: jobs wait in Postgres, limits and caches are each process's own. */
-    this.redisUrl = env.REDIS_URL;
     this.database = {
       /** Undefined: the embedded Postgres under the state folder. */
       url: env.DATABASE_URL,
@@ -319,10 +277,6 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
   const parsed = environment.safeParse(set);
   if (!parsed.success)
     problems.unshift(...parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`));
-  const needsNats = (['BANYAN_RPC', 'BANYAN_EVENTS', 'BANYAN_BRIDGE_LOG'] as const).filter((name) =>
-    ['nats', 'jetstream'].includes(set[name] ?? ''),
-  );
-  if (!set['NATS_URL']) problems.push(...needsNats.map((name) => `${name}: ${set[name]} needs NATS_URL`));
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
   return new Config(parsed.data, contextUrls);
 }
