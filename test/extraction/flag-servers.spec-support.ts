@@ -2,14 +2,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { type Server, createServer } from 'node:http';
 import { createRequire } from 'node:module';
-import { type AddressInfo, createServer as createTcpServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { Module } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { loadConfig } from '@banyan/platform/config';
 import { Database, migrate, roleUrl } from '@banyan/platform/database';
 import { createHttpApp, shutDown } from '@banyan/platform/http';
-import { eventually, migrationsDir } from '@banyan/testing';
+import { eventually, freePort, migrationsDir } from '@banyan/testing';
 import { ControlGuard, TOKENS } from '../../apps/control-plane/src/access.js';
 import {
   type AuditEntry,
@@ -160,14 +160,6 @@ async function ended(child: ChildProcess): Promise<void> {
   const gone = once(child, 'exit');
   child.kill('SIGKILL');
   await gone;
-}
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
 }
 
 type Weather = 'fine' | 'down' | 'slow' | 'nonsense' | 'empty' | 'half';

@@ -1,8 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { projectRoot } from '@banyan/testing';
+import { freePort, projectRoot } from '@banyan/testing';
 import type { Pair } from './pair.js';
 
 /** `apps/bridge` as the supervisor runs it: in a process of its own, started again when it ends by itself. */
@@ -61,14 +60,4 @@ export class BridgeProcess {
     const [code, by] = (await gone) as [number | null, string | null];
     return by ?? code;
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((done) => {
-    const probe = createServer();
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address() as { port: number };
-      probe.close(() => done(port));
-    });
-  });
 }

@@ -10,11 +10,17 @@ import { SIGNATURE_HEADER, signWebhook } from '@banyan/platform/auth';
 import { type Config, loadConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
 import { observeHttp } from '@banyan/platform/telemetry';
-import { type PspProcess, type TestDatabase, contextNames, createTestDatabase, startPsp } from '@banyan/testing';
+import {
+  type PspProcess,
+  type TestDatabase,
+  contextNames,
+  createTestDatabase,
+  freePort,
+  startPsp,
+} from '@banyan/testing';
 import { Pool } from 'undici';
 import { afterAll, beforeAll, inject } from 'vitest';
 import { type PlacementName, leftIn } from './placements.js';
-import { freePort } from './ports.js';
 import { openReader } from './reader.js';
 import { Services } from './services.js';
 import { TokenMint } from './token-mint.js';

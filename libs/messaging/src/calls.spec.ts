@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { DomainError } from '@banyan/kernel';
-import { testDatabase } from '@banyan/testing';
+import { freePort, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LoopbackPlacement } from './loopback.js';
 import { currentScope, newScope, runInScope } from './scope.js';
-import { OverTcp, alice, bob, createToyTables, freePort, startToy } from './toy.spec-support.js';
+import { OverTcp, alice, bob, createToyTables, startToy } from './toy.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
 beforeAll(() => createToyTables(test));

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { eventually, testDatabase } from '@banyan/testing';
+import { eventually, freePort, testDatabase } from '@banyan/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { deadLetters, redrive } from './dead-letters.js';
 import type { EventEnvelope, Receipt } from './envelope.js';
 import { LoopbackPlacement } from './loopback.js';
 import { Relay, relayDefaults } from './relay.js';
-import { OverTcp, type ToyHooks, createToyTables, freePort, startToy } from './toy.spec-support.js';
+import { OverTcp, type ToyHooks, createToyTables, startToy } from './toy.spec-support.js';
 import { UnitOfWork } from './unit-of-work.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });

@@ -1,4 +1,3 @@
-import { type AddressInfo, createServer } from 'node:net';
 import { Injectable, Module } from '@nestjs/common';
 import { type Actor, command, defineContext, event, query } from '@banyan/kernel';
 import { AuthModule, rpcToken } from '@banyan/platform/auth';
@@ -223,16 +222,6 @@ export class OverTcp implements Placement {
   }
 
   readonly changed = allLocal.changed;
-}
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 export const alice: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000a', roles: ['customer'] };

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Side } from '@banyan/kernel';
+import { neverConnected } from '@banyan/platform/resilience';
 import {
   BrokenCircuitError,
   type BulkheadPolicy,
@@ -268,7 +269,7 @@ export class Mirror {
     if (!reach)
       this.#reach.set(
         context,
-        (reach = circuitBreaker(handleWhen(isUnreachable), {
+        (reach = circuitBreaker(handleWhen(neverConnected), {
           halfOpenAfter: RETRY,
           breaker: new ConsecutiveBreaker(UNREACHED),
         })),
@@ -282,14 +283,6 @@ export class Mirror {
     }
   }
 }
-
-const codeOf = (error: unknown): unknown => (error as { code?: unknown } | null | undefined)?.code;
-
-/** Nobody listened, or nobody knows where: nothing was sent. */
-const isUnreachable = (error: unknown): boolean =>
-  ['ECONNREFUSED', 'UND_ERR_CONNECT_TIMEOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'].includes(
-    String(codeOf(error)),
-  );
 
 /** Why the candidate could not be reached the last time. */
 const reasonOf = ({ lastFailure }: CircuitBreakerPolicy): unknown =>
@@ -311,8 +304,7 @@ const judged = (answer: Answer): Asked =>
 
 function whyOf(error: unknown): string {
   if (error instanceof TooLarge) return 'answer too large';
-  const name = (error as { name?: unknown } | null | undefined)?.name;
-  const code = codeOf(error);
+  const { name, code } = (error ?? {}) as { name?: unknown; code?: unknown };
   if (error instanceof TaskCancelledError || name === 'AbortError') return 'timeout';
   return typeof code === 'string' && /^[A-Z0-9_]{1,40}$/.test(code) ? code : 'no answer';
 }

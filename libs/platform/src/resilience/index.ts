@@ -5,5 +5,6 @@ export {
   type UpstreamCall,
   resilientHttp,
 } from './resilient-http.js';
+export { neverConnected } from './never-connected.js';
 export { UpstreamFailure, type UpstreamReason } from './upstream-failure.js';
 export { armFailPoints, failPoint } from './fail-point.js';
