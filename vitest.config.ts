@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import swc from 'unplugin-swc';
 import { defineConfig } from 'vitest/config';
 
@@ -14,6 +15,8 @@ export default defineConfig({
     include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'proxy/**/*.spec.ts', 'test/**/*.spec.ts'],
     globalSetup: ['tools/generate.mjs', 'libs/testing/src/global-setup.ts'],
     pool: 'forks',
+    // More than there are cores: most specs wait for processes and databases.
+    maxWorkers: Math.max(3, Math.ceil(availableParallelism() * 1.5)),
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

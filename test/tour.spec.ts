@@ -4,9 +4,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually, projectRoot } from '@banyan/testing';
+import { eventually, freePort, projectRoot } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { freePort } from './shop/ports.js';
 
 /** The tour as the README has it: the code of each section, under its heading. */
 function sections(): { title: string; code: string }[] {

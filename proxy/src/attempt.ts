@@ -1,4 +1,5 @@
 import type { Side } from '@banyan/kernel';
+import { neverConnected } from '@banyan/platform/resilience';
 import type { Dispatcher } from 'undici';
 import type { Refusal } from './problem.js';
 import type { Sweep, Watched } from './sweep.js';
@@ -113,28 +114,15 @@ export class Attempt implements Dispatcher.DispatchHandler, Watched {
   }
 }
 
-const codeOf = (error: Error): string => (error as { code?: string }).code ?? '';
-
 /** The connection broke before an answer came, as it does when it was idle for just too long. */
-export const isReset = (error: Error): boolean => ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes(codeOf(error));
-
-const UNREACHABLE = [
-  'ECONNREFUSED',
-  'UND_ERR_CONNECT_TIMEOUT',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-];
-
-/** There is nobody there: nothing was sent. */
-export const isUnreachable = (error: Error): boolean => UNREACHABLE.includes(codeOf(error));
+export const isReset = (error: Error): boolean =>
+  ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'].includes((error as { code?: string }).code ?? '');
 
 /** What the caller is told of a side that failed. */
 export function failureOf(error: Error, side: Side): Refusal {
   if (error instanceof UpstreamTimeout)
     return { status: 504, code: 'DEADLINE_EXCEEDED', detail: `The ${side} did not answer in time` };
-  if (isUnreachable(error))
+  if (neverConnected(error))
     return {
       ...{ status: 503, code: 'UPSTREAM_UNAVAILABLE', retryAfter: 1 },
       detail: `The ${side} cannot be reached: nothing was sent`,

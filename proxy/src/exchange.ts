@@ -214,7 +214,8 @@ export class Exchange implements Watched {
       }
     }
     if (attempt.settle) {
-      const behind = headers['banyan-behind'] !== undefined;
+      // What a copy does not know may only not have come yet: the caller may have heard of it from another context.
+      const behind = headers['banyan-behind'] !== undefined || status === 404;
       if (behind || status >= 500) return this.#fallBack(attempt, behind ? 'behind' : status);
       attempt.settle(true);
     }

@@ -1,8 +1,8 @@
 import { connect } from 'node:net';
 import type { Readable } from 'node:stream';
+import { neverConnected } from '@banyan/platform/resilience';
 import { CircuitState, type CircuitBreakerPolicy, ConsecutiveBreaker, circuitBreaker, handleAll } from 'cockatiel';
 import { type Dispatcher, Pool } from 'undici';
-import { isUnreachable } from './attempt.js';
 
 /** Longer than a restart of the other side's process takes; shorter than anybody's patience. */
 const CONNECT_MS = 1_000;
@@ -143,7 +143,7 @@ class FailOver implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(controller: Dispatcher.DispatchController, error: Error): void {
-    if (!this.#begun && isUnreachable(error)) this.instances[this.#at]!.lost();
+    if (!this.#begun && neverConnected(error)) this.instances[this.#at]!.lost();
     if (!this.#begun && ++this.#at < this.instances.length) return this.begin();
     this.handler.onResponseError?.(controller, error);
   }

@@ -3,7 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { freePort, root } from '../support/program.mjs';
+import { freePort } from '@banyan/testing/servers';
+import { root } from '../support/program.mjs';
 import { figure, median, table } from '../support/report.mjs';
 import { peersOf } from './peers.mjs';
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { freePort } from '../support/program.mjs';
+import { freePort } from '@banyan/testing/servers';
 
 const run = promisify(execFile);
 const HOW_TO =

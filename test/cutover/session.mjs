@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import pg from 'pg';
 import { Caller } from '../chaos/http.mjs';
 import { Verdict } from '../chaos/verdict.mjs';
 import { Program } from '../support/program.mjs';
@@ -68,17 +67,6 @@ export class Session {
   /** The contexts that may change their owner from now on: they are looked at most often. */
   watch(...contexts) {
     return this.owners.ask({ watch: contexts });
-  }
-
-  /** Who owns a context by the rows of both databases; null while nobody does. */
-  async ownerOf(context) {
-    const text = `select open from ${context}.banyan_owner`;
-    const [[monolith], [service]] = await Promise.all([
-      this.verdict.rows(text),
-      rowsOf(this.stack.adminUrl('service', context), text),
-    ]);
-    if (service.open) return 'service';
-    return monolith.open ? 'monolith' : null;
   }
 
   async handovers() {
@@ -270,15 +258,5 @@ export class Session {
       `select customer_id::text as key, string_agg(quantity || ' ' || sku, ', ' order by sku collate "C") as value
        from orders.cart_line group by 1`,
     );
-  }
-}
-
-async function rowsOf(connectionString, text) {
-  const client = new pg.Client({ connectionString });
-  await client.connect();
-  try {
-    return (await client.query(text)).rows;
-  } finally {
-    await client.end();
   }
 }

@@ -1,9 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type NatsServer, startNats } from '@banyan/testing';
+import { type NatsServer, freePort, startNats } from '@banyan/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { freePort } from '../shop/ports.js';
 import { AppProcess } from '../shop/processes.js';
 
 let server: NatsServer;

@@ -4,11 +4,17 @@ import { join } from 'node:path';
 import type { ContextRouting, Routing } from '@banyan/extraction';
 import { newId } from '@banyan/kernel';
 import { loadConfig } from '@banyan/platform/config';
-import { type PspProcess, type TestDatabase, createTestDatabase, eventually, startPsp } from '@banyan/testing';
+import {
+  type PspProcess,
+  type TestDatabase,
+  createTestDatabase,
+  eventually,
+  freePort,
+  startPsp,
+} from '@banyan/testing';
 import { Pool } from 'undici';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { FakeControlPlane } from '../shop/fake-control-plane.js';
-import { freePort } from '../shop/ports.js';
 import { AppProcess } from '../shop/processes.js';
 import { TokenMint } from '../shop/token-mint.js';
 import { Visitor } from '../shop/visitor.js';

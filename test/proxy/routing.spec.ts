@@ -142,6 +142,18 @@ describe('own writes first', () => {
     expect(values(monolith.requests[0]!, 'banyan-placement')).toEqual(['inventory=monolith']);
     expect(proxy.edge.figures.contexts()['inventory']!.traffic.service.errors).toBe(0);
   });
+
+  it('what a service does not know may not have come yet: the monolith is asked', async () => {
+    const { monolith, service } = await sides();
+    service.answer = () => answer('404 Not Found', 'unknown');
+    const { url, proxy } = await startToy(ToyRouting.of(monolith.url, canaryAt(service.url)), {
+      canary: canaryFor('ann'),
+    });
+    const told = await asked(`${url}/v1/stock/1`, session('ann'));
+    expect(told).toMatchObject({ status: 200, body: 'monolith', by: 'monolith' });
+    expect(service.requests).toHaveLength(1);
+    expect(proxy.edge.figures.contexts()['inventory']!.traffic.service.errors).toBe(0);
+  });
 });
 
 describe('a broken canary', () => {

@@ -1,8 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { projectRoot } from '@banyan/testing';
+import { freePort, projectRoot } from '@banyan/testing';
 import type { Pair } from './pair.js';
 
 /** The settings of a bridge whose log goes through that server. */
@@ -68,14 +67,4 @@ export class BridgeProcess {
     const [code, by] = (await gone) as [number | null, string | null];
     return by ?? code;
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((done) => {
-    const probe = createServer();
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address() as { port: number };
-      probe.close(() => done(port));
-    });
-  });
 }

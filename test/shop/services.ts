@@ -16,9 +16,8 @@ import { rpcToken } from '@banyan/platform/auth';
 import { type Config, loadConfig } from '@banyan/platform/config';
 import { shutDown } from '@banyan/platform/http';
 import { service as shipping } from '@banyan/shipping-service';
-import { type TestDatabase, createTestDatabase } from '@banyan/testing';
+import { type TestDatabase, createTestDatabase, freePort } from '@banyan/testing';
 import { inject } from 'vitest';
-import { freePort } from './ports.js';
 
 const hosts: Record<string, HostOptions> = {
   catalog,

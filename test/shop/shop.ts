@@ -17,6 +17,7 @@ import {
   type TestDatabase,
   contextNames,
   createTestDatabase,
+  freePort,
   startNats,
   startPsp,
   startRedis,
@@ -24,7 +25,6 @@ import {
 import { Pool } from 'undici';
 import { afterAll, beforeAll, inject } from 'vitest';
 import { type PlacementName, isOnEngines, leftIn } from './placements.js';
-import { freePort } from './ports.js';
 import { openReader } from './reader.js';
 import { Services } from './services.js';
 import { TokenMint } from './token-mint.js';

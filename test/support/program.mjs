@@ -1,6 +1,5 @@
 import { fork } from 'node:child_process';
 import { mkdirSync, openSync, closeSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 
 export const root = resolve(import.meta.dirname, '../..');
@@ -105,16 +104,4 @@ export class Program {
   #lastWords() {
     return readFileSync(this.log, 'utf8').trimEnd().split('\n').slice(-15).join('\n');
   }
-}
-
-/** A port of 127.0.0.1 that nobody listens on now. */
-export function freePort() {
-  return new Promise((done, fail) => {
-    const server = createServer();
-    server.once('error', fail);
-    server.listen({ host: '127.0.0.1', port: 0, exclusive: true }, () => {
-      const { port } = server.address();
-      server.close(() => done(port));
-    });
-  });
 }

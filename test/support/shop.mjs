@@ -2,7 +2,8 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import { EmbeddedPostgres } from '@banyan/platform/database';
-import { Program, freePort, root } from './program.mjs';
+import { freePort } from '@banyan/testing/servers';
+import { Program, root } from './program.mjs';
 
 const SECRETS = {
   PSP_WEBHOOK_SECRET: 'a webhook secret for one run',

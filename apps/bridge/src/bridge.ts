@@ -28,8 +28,6 @@ type Owners = Record<Side, OwnerRow>;
 const CONNECT_MS = 5_000;
 const WAIT_MS = 500;
 const WATCH_MS = 1_000;
-/* After this the stream is opened again at its mark, and meets the message once more. */
-const CLOSING_MS = 2_000;
 /* A stream that nobody runs keeps log; a little is no matter. */
 const IDLE_BYTES = 16 << 20;
 
@@ -154,7 +152,7 @@ export class Bridge {
       if (!message.success || message.data.context !== this.context || message.data.to !== to) return;
       const { epoch } = message.data;
       // Any role may write a message into the log; the source's own row says whether it was closed.
-      const source = await this.#ownerBehindClosing(otherSide(to));
+      const source = await this.#settledOwner(otherSide(to));
       if (source.open || source.epoch < epoch) {
         this.#log.warn({ msg: 'no hand-over: the source is not closed', epoch, source });
         return;
@@ -220,25 +218,22 @@ export class Bridge {
     return { monolith, service };
   }
 
-  async #owner(side: Side): Promise<OwnerRow> {
+  #owner(side: Side): Promise<OwnerRow> {
+    return this.#ownerFrom(side, 'banyan_owner');
+  }
+
+  /** As a command's fence sees the row: behind whoever is closing it, whose message is here before others can see the row. */
+  #settledOwner(side: Side): Promise<OwnerRow> {
+    return this.#ownerFrom(side, 'banyan_settled()');
+  }
+
+  async #ownerFrom(side: Side, relation: string): Promise<OwnerRow> {
     const { rows } = await this.#pools[side].query<{ open: boolean; epoch: string }>(
-      `select open, epoch::text from ${pg.escapeIdentifier(this.context)}.banyan_owner`,
+      `select open, epoch::text from ${pg.escapeIdentifier(this.context)}.${relation} as owner`,
     );
     const [row] = rows;
     if (!row) throw new Error(`The database of the ${side} has no owner row for ${this.context}`);
     return { open: row.open, epoch: Number(row.epoch) };
-  }
-
-  /**
-   * As a command's fence sees the row: behind whoever is closing it. A commit is in the log a moment before others can see
-   * it, and its lock is held until they can.
-   */
-  async #ownerBehindClosing(side: Side): Promise<OwnerRow> {
-    await this.#pools[side].query(
-      `select set_config('lock_timeout', '${CLOSING_MS}', true), pg_advisory_xact_lock_shared(hashtextextended('banyan.owner.' || $1, 0))`,
-      [this.context],
-    );
-    return this.#owner(side);
   }
 
   #stopped(error: Error): void {

@@ -1,7 +1,5 @@
-import { once } from 'node:events';
-import { type AddressInfo, createServer } from 'node:net';
 import type { Routing } from '@banyan/extraction';
-import { eventually } from '@banyan/testing';
+import { eventually, freePort } from '@banyan/testing';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   CLIENT,
@@ -12,15 +10,6 @@ import {
   startControlPlane,
 } from './control-plane.spec-support.js';
 
-/** A port that nobody listens on now. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 let at: Places;
 const running: SpecControlPlane[] = [];

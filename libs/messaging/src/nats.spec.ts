@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { newId } from '@banyan/kernel';
 import { rpcToken } from '@banyan/platform/auth';
-import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { type NatsServer, eventually, startNats, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Envelope, EventEnvelope } from './envelope.js';
 import { Nats, NatsUnavailableError } from './nats.js';
 import { NatsPeers } from './nats-rpc.js';
-import { OverNats, alice, createToyTables, freePort, natsTo, startToy, toyConfig } from './toy.spec-support.js';
+import { OverNats, alice, createToyTables, natsTo, startToy, toyConfig } from './toy.spec-support.js';
 import { wireTo } from './wires.spec-support.js';
 
 // What holds for every wire is in remote.spec.ts; here is what a broker adds.

@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { newId } from '@banyan/kernel';
 import { rpcToken } from '@banyan/platform/auth';
-import { eventually, startNats, testDatabase } from '@banyan/testing';
+import { eventually, startNats, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Envelope, EventEnvelope, GivenBack } from './envelope.js';
 import { NatsPeers } from './nats-rpc.js';
 import type { RemoteTransport } from './placement.js';
 import { Receiver } from './receiver.js';
 import { TcpPeers } from './tcp.js';
-import { alice, createToyTables, freePort, natsTo, startToy, toyConfig } from './toy.spec-support.js';
+import { alice, createToyTables, natsTo, startToy, toyConfig } from './toy.spec-support.js';
 import { listenAt, wireTo } from './wires.spec-support.js';
 
 // The conformance suite of what leads to other processes. What holds for a call wherever it goes is in calls.spec.ts, for

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { newId } from '@banyan/kernel';
 import { rpcToken } from '@banyan/platform/auth';
-import { eventually, testDatabase } from '@banyan/testing';
+import { eventually, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Envelope } from './envelope.js';
 import type { RemoteTransport } from './placement.js';
 import { TcpPeers } from './tcp.js';
-import { alice, createToyTables, freePort, startToy, toyConfig } from './toy.spec-support.js';
+import { alice, createToyTables, startToy, toyConfig } from './toy.spec-support.js';
 import { wireTo } from './wires.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });

@@ -1,11 +1,10 @@
-import { type AddressInfo, createServer } from 'node:net';
 import { Injectable, Module } from '@nestjs/common';
 import { type Actor, command, defineContext, event, query } from '@banyan/kernel';
 import { AuthModule, rpcToken } from '@banyan/platform/auth';
 import { loadConfig } from '@banyan/platform/config';
 import { Database, DatabaseModule, InjectDatabase } from '@banyan/platform/database';
 import { createHttpApp } from '@banyan/platform/http';
-import { type TestDatabase, startNats } from '@banyan/testing';
+import { type TestDatabase, freePort, startNats } from '@banyan/testing';
 import { z } from 'zod';
 import { Bus } from './bus.js';
 import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
@@ -301,16 +300,6 @@ export const ways: [name: string, open: () => Promise<Way>][] = [
 
 export const natsTo = (url: string, name = 'monolith'): Promise<Nats> =>
   Nats.connect({ servers: [url], tls: {} }, { name, patienceMs: 2_000 });
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 export const alice: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000a', roles: ['customer'] };
 export const bob: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000b', roles: ['customer'] };

@@ -206,7 +206,7 @@ export class UnitOfWork {
         return result;
       } catch (error) {
         if (isFenced(error)) throw moved(this.context, error);
-        if (!isTransient(error) || attempt === attempts) throw error;
+        if (!(error instanceof RetryableTransactionError) || attempt === attempts) throw error;
         await pause(Math.random() * 10 * 2 ** attempt);
       }
     }
@@ -241,5 +241,3 @@ const LOG_POSITION = `select (case current_setting('synchronous_commit') when 'o
   else pg_current_wal_flush_lsn() end)::text as lsn`;
 
 const isFenced = (error: unknown): boolean => (error as { code?: string }).code === 'BN001';
-
-const isTransient = (error: unknown): boolean => error instanceof RetryableTransactionError;

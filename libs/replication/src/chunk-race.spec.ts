@@ -1,15 +1,12 @@
 import { join } from 'node:path';
 import { EmbeddedPostgres } from '@banyan/platform/database';
-import { eventually, projectRoot } from '@banyan/testing';
+import { amidLateCommits, eventually, projectRoot } from '@banyan/testing';
 import pg from 'pg';
 import { afterAll, expect, it } from 'vitest';
 import { prepareStream, runStream, streamState } from './index.js';
 import { TwoDatabases } from './two-databases.spec-support.js';
 
-/*
- * On a server of its own: these faults are settings of a whole server. A commit that waits for a standby which does not
- * exist is in the log, and so in the stream, and not visible to anybody: the moment between the two, made long.
- */
+/* On a server of its own: these faults are settings of a whole server. */
 const server = EmbeddedPostgres.start({
   stateDir: join(projectRoot, '.banyan', 'test-replication'),
   port: 54_335,
@@ -41,32 +38,33 @@ it('reads a chunk again that missed a transaction which the stream had applied a
 
   const late = new pg.Client({ connectionString: stream.source });
   await late.connect();
-  await both.onSource(`alter system set synchronous_standby_names = 'nobody'`);
-  await both.onSource('select pg_reload_conf()');
   const { rows } = await late.query<{ pid: number }>('select pg_backend_pid() as pid');
+  const values = async () => [
+    (await both.onSource('select v from race.t where id = 2000'))[0]?.v,
+    (await both.onTarget('select v from race.t where id = 2000'))[0]?.v,
+  ];
   try {
-    await eventually(async () => (await both.onSource(`show synchronous_standby_names`))[0]?.synchronous_standby_names);
-    await late.query('set synchronous_commit = on');
-    const commit = late.query(`update race.t set v = 'new' where id = 2000`);
-    await eventually(async () => {
-      const waiting = await both.onSource(`select from pg_stat_activity where pid = $1 and wait_event = 'SyncRep'`, [
-        rows[0]!.pid,
-      ]);
-      return waiting.length === 1;
+    await amidLateCommits(both.onSource.bind(both), async (letCommit) => {
+      await late.query('set synchronous_commit = on');
+      const commit = late.query(`update race.t set v = 'new' where id = 2000`);
+      await eventually(async () => {
+        const waiting = await both.onSource(`select from pg_stat_activity where pid = $1 and wait_event = 'SyncRep'`, [
+          rows[0]!.pid,
+        ]);
+        return waiting.length === 1;
+      });
+      expect((await values())[0]).toBe('old');
+      release();
+      await eventually(async () => (await values())[1] === 'new');
+      // Time enough for every chunk to be read, had none been refused.
+      const { backfill } = await streamState(stream);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      expect((await streamState(stream)).backfill!.done).toBe(false);
+      expect((await streamState(stream)).backfill!.rows).toBe(backfill!.rows);
+      await letCommit();
+      await commit;
     });
-    expect(await both.onSource('select v from race.t where id = 2000')).toEqual([{ v: 'old' }]);
-    release();
-    await eventually(async () => (await both.onTarget('select v from race.t where id = 2000'))[0]?.v === 'new');
-    // Time enough for every chunk to be read, had none been refused.
-    const { backfill } = await streamState(stream);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    expect((await streamState(stream)).backfill!.done).toBe(false);
-    expect((await streamState(stream)).backfill!.rows).toBe(backfill!.rows);
-    await both.onSource('select pg_cancel_backend($1)', [rows[0]!.pid]); // ends the wait; the commit stands
-    await commit;
   } finally {
-    await both.onSource('alter system reset synchronous_standby_names');
-    await both.onSource('select pg_reload_conf()');
     await late.end();
   }
   await running.caughtUp();

@@ -2,6 +2,8 @@ export { CancellingOrders, cancellingOrders } from './cancelling-orders.js';
 export { type AppAnswer, type AppRequest, type ContextApp, type ContextAppOptions, contextApp } from './context-app.js';
 export { type Engine, engine } from './engines.js';
 export { eventually } from './eventually.js';
+export { freePort } from './free-port.js';
+export { amidLateCommits } from './late-commits.js';
 export { type NatsServer, startNats } from './nats-server.js';
 export { type PspProcess, type PspStats, startPsp } from './psp-process.js';
 export { type RedisServer, startRedis } from './redis-server.js';

@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { engine } from './engines.js';
 import { eventually } from './eventually.js';
+import { freePort } from './free-port.js';
 
 export interface RedisServer {
   /** Stays the same through restarts. */
@@ -101,15 +102,5 @@ function answering(port: number): Promise<true> {
       resolve(true);
     });
     socket.once('error', refuse).once('close', () => reject(new Error('closed')));
-  });
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
   });
 }

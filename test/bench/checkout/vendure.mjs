@@ -1,5 +1,6 @@
 import { join, relative } from 'node:path';
-import { Program, freePort, root } from '../../support/program.mjs';
+import { freePort } from '@banyan/testing/servers';
+import { Program, root } from '../../support/program.mjs';
 import { peersOf } from '../peers.mjs';
 import { runCase } from '../rounds.mjs';
 import { Connection } from './connection.mjs';

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Side } from '@banyan/kernel';
+import { neverConnected } from '@banyan/platform/resilience';
 import {
   BrokenCircuitError,
   type BulkheadPolicy,
@@ -268,7 +269,7 @@ export class Mirror {
     if (!reach)
       this.#reach.set(
         context,
-        (reach = circuitBreaker(handleWhen(isUnreachable), {
+        (reach = circuitBreaker(handleWhen(neverConnected), {
           halfOpenAfter: RETRY,
           breaker: new ConsecutiveBreaker(UNREACHED),
         })),
@@ -282,14 +283,6 @@ export class Mirror {
     }
   }
 }
-
-const codeOf = (error: unknown): unknown => (error as { code?: unknown } | null | undefined)?.code;
-
-/** Nobody listened, or nobody knows where: nothing was sent. */
-const isUnreachable = (error: unknown): boolean =>
-  ['ECONNREFUSED', 'UND_ERR_CONNECT_TIMEOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'].includes(
-    String(codeOf(error)),
-  );
 
 /** Why the candidate could not be reached the last time. */
 const reasonOf = ({ lastFailure }: CircuitBreakerPolicy): unknown =>

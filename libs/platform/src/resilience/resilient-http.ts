@@ -11,6 +11,7 @@ import {
   wrap,
 } from 'cockatiel';
 import { Pool } from 'undici';
+import { neverConnected } from './never-connected.js';
 import { UpstreamFailure } from './upstream-failure.js';
 
 export interface ResilientHttpOptions {
@@ -139,12 +140,6 @@ export function resilientHttp(options: ResilientHttpOptions): ResilientHttp {
     close: () => pool.close(),
   };
 }
-
-/** Nobody listened, or the name is unknown: then nothing was sent. */
-const neverConnected = (error: unknown): boolean =>
-  ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'UND_ERR_CONNECT_TIMEOUT'].includes(
-    String((error as { code?: unknown }).code),
-  );
 
 async function readText(body: AsyncIterable<Buffer>, maxBytes: number): Promise<string> {
   const chunks: Buffer[] = [];
