@@ -138,6 +138,8 @@ export class Supervisor {
     this.proxy = this.child(specs.proxy());
     begin('monolith', () => this.startChild(this.monolith));
     begin('control plane', () => this.startChild(this.controlPlane));
+    await starts.at(-1);
+    // The proxy goes by what it heard last until it hears more, and by now everybody may listen elsewhere.
     begin('proxy', () => this.startChild(this.proxy));
     await Promise.all(starts);
     // The control plane has said by now what it wants.
