@@ -123,24 +123,26 @@ export class Supervisor {
 
   /** As much at once as two cores take: Postgres and the simulator, then the rest, of which the monolith is the slowest. */
   private async startAll(specs: ProcessSpecs): Promise<void> {
-    const starts: Promise<void>[] = [];
-    const begin = (name: string, start: () => Promise<void>) => {
-      const started = this.step(name, start);
+    const starts: Promise<unknown>[] = [];
+    const begin = (...children: ManagedProcess[]): Promise<unknown> => {
+      const started = Promise.all(
+        children.map((child) => this.step(child.name.replace('-', ' '), () => this.startChild(child))),
+      );
       started.catch(() => {}); // told below, when all have been begun
       starts.push(started);
+      return started;
     };
-    if (!this.config.payments.pspUrl) {
-      this.simulator = this.child(specs.simulator());
-      begin('payment simulator', () => this.startChild(this.simulator));
-    }
+    if (!this.config.payments.pspUrl) void begin((this.simulator = this.child(specs.simulator())));
     const adminUrl = await this.step('database', () => this.startDatabase());
     this.monoliths = specs.monoliths(adminUrl).map((spec) => this.child(spec));
     this.controlPlanes = specs
       .controlPlanes(adminUrl)
       .map((spec) => this.child(spec, (message) => this.wanted.receive(message)));
     this.proxies = specs.proxies().map((spec) => this.child(spec));
-    for (const child of [...this.monoliths, ...this.controlPlanes, ...this.proxies])
-      begin(child.name.replace('-', ' '), () => this.startChild(child));
+    void begin(...this.monoliths);
+    await begin(...this.controlPlanes);
+    // The proxies go by what they heard last until they hear more, and by now everybody may listen elsewhere.
+    void begin(...this.proxies);
     await Promise.all(starts);
     // The control plane has said by now what it wants.
     if (this.wanted.wanted.length > 0) await this.step('services and bridges', () => this.untilSettled());
@@ -184,9 +186,9 @@ export class Supervisor {
     return new ManagedProcess(spec, this.screen, { changed: () => this.changed(), message });
   }
 
-  private async startChild(child: ManagedProcess | undefined): Promise<void> {
+  private async startChild(child: ManagedProcess): Promise<void> {
     this.checkNotStopping();
-    await child?.start().catch((error: Error) => {
+    await child.start().catch((error: Error) => {
       const next = `what it said is above and in ${child.spec.log}.`;
       throw new CommandError('FAILED', `${error.message} while it started:`, next);
     });

@@ -304,8 +304,7 @@ const judged = (answer: Answer): Asked =>
 
 function whyOf(error: unknown): string {
   if (error instanceof TooLarge) return 'answer too large';
-  const name = (error as { name?: unknown } | null | undefined)?.name;
-  const code = codeOf(error);
+  const { name, code } = (error ?? {}) as { name?: unknown; code?: unknown };
   if (error instanceof TaskCancelledError || name === 'AbortError') return 'timeout';
   return typeof code === 'string' && /^[A-Z0-9_]{1,40}$/.test(code) ? code : 'no answer';
 }
