@@ -121,10 +121,15 @@ export default tseslint.config(
             { sourceTag: 'type:app', notDependOnLibsWithTags: ['type:app'] },
           ],
           // The testing library stands on what it helps to test: a circle only between a library and its specs.
-          ignoredCircularDependencies: ['kernel', 'contracts', 'messaging', 'platform', 'extraction', 'replication', ...contexts].map((name) => [
-            `@banyan/${name}`,
-            '@banyan/testing',
-          ]),
+          ignoredCircularDependencies: [
+            'kernel',
+            'contracts',
+            'messaging',
+            'platform',
+            'extraction',
+            'replication',
+            ...contexts,
+          ].map((name) => [`@banyan/${name}`, '@banyan/testing']),
         },
       ],
     },

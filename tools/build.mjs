@@ -14,9 +14,12 @@ const stamp = join(root, '.nx/build-stamp');
 
 export default async function build() {
   await generateClients();
-  const projects = globSync(['libs/*/package.json', 'libs/contexts/*/package.json', 'apps/*/package.json', 'proxy/package.json'], {
-    cwd: root,
-  })
+  const projects = globSync(
+    ['libs/*/package.json', 'libs/contexts/*/package.json', 'apps/*/package.json', 'proxy/package.json'],
+    {
+      cwd: root,
+    },
+  )
     .map((path) => path.slice(0, -'/package.json'.length))
     .filter((path) => existsSync(join(root, path, 'src')));
   const before = fingerprint(projects);

@@ -10,7 +10,6 @@ import {
   startControlPlane,
 } from './control-plane.spec-support.js';
 
-
 let at: Places;
 const running: SpecControlPlane[] = [];
 beforeEach(async () => {
