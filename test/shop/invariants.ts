@@ -10,6 +10,12 @@ const undelivered = inEvery(
   (context) => `select '${context}' as context, type, state, last_error from ${context}.outbox where state <> 'done'`,
 );
 
+/** What a stream has taken is done for its outbox, and on its way. */
+const onItsWay = `
+  (${inEvery(contextNames, (context) => `select event_id, subscriber from ${context}.outbox where subscriber <> ''`)})
+  except
+  (${inEvery(contextNames, (context) => `select event_id, '${context}' from ${context}.inbox`)})`;
+
 /** A checkout whose parcel nobody has collected yet rests: there is nothing to do until the carrier speaks. */
 const unfinished = inEvery(
   contextNames,
@@ -73,6 +79,7 @@ export async function everythingAddsUp(shop: Shop): Promise<void> {
   await eventually(
     async () => {
       expect(await shop.sql(undelivered)).toEqual([]);
+      expect(await shop.sql(onItsWay)).toEqual([]);
       expect(await shop.sql(unfinished)).toEqual([]);
       expect(await shop.sql(unsettled)).toEqual([]);
       return true;

@@ -133,7 +133,8 @@ describe.each(['postgres', 'redis'] as const)('jobs, with their queue in %s', (w
     await before.stop();
     const ran: string[] = [];
     await process({ 'shop.sweep': 200 }, (name) => ran.push(name));
-    await eventually(() => ran.length > 3);
+    // A run that the first one took along when it stopped is given up after 10 to 15 s.
+    await eventually(() => ran.length > 3, { timeoutMs: 20_000 });
     expect(new Set(ran)).toEqual(new Set(['shop.sweep']));
   });
 
