@@ -63,12 +63,14 @@ export async function perform(given) {
 }
 
 /** In canary at 50 % every proxy sends a user to the same side. */
-async function stickiness({ control, findings, stack }) {
+async function stickiness({ control, findings, stack, stock }) {
   const users = await mintUsers(stack.adminUrl('monolith'), 20, () => ['customer']);
   await control.move(CONTEXT, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS, ...forced() });
   const sides = { monolith: 0, service: 0 };
+  // One that is there: what a copy does not know is asked of the owner.
+  const [sku] = stock.keys();
   const seen = async (url, { token }) => {
-    const answer = await fetch(`${url}/v1/stock/none`, { headers: { authorization: `Bearer ${token}` } });
+    const answer = await fetch(`${url}/v1/stock/${sku}`, { headers: { authorization: `Bearer ${token}` } });
     await answer.text();
     return answer.headers.get('banyan-served-by');
   };
