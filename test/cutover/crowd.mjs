@@ -195,9 +195,10 @@ export class Crowd {
         const good = this.random.chance(0.05) ? this.random.one(this.goods.scarce) : this.random.one(this.goods.plenty);
         const sku = inCart.length >= 3 ? this.random.one(inCart) : good.sku;
         const quantity = 1 + this.random.below(3);
-        return command('fill', 'orders', 'PUT', `/v1/cart/items/${sku}`, { quantity }, (answer) => {
+        const visit = command('fill', 'orders', 'PUT', `/v1/cart/items/${sku}`, { quantity }, (answer) => {
           if (this.#expect(answer, 200, 'a cart item')) buyer.cart.set(sku, quantity);
         });
+        return { ...visit, key: randomUUID() };
       },
     );
   }
@@ -243,7 +244,8 @@ export class Crowd {
       this.#current('the stock that was just set', answer.json.version, shelf.version + 1, answer);
       Object.assign(shelf, { onHand, version: answer.json.version });
     });
-    return { ...visit, ...this.#as(this.staff), who: shelf };
+    const as = this.#as(this.staff);
+    return { ...visit, headers: { ...as.headers, 'idempotency-key': randomUUID() }, who: shelf };
   }
 
   _describe() {

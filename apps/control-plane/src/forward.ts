@@ -22,15 +22,18 @@ const OWN = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade',
 export function forwardWhileStandingBy(server: FastifyInstance, control: ControlPlane, urls: readonly string[]): void {
   if (urls.length < 2) return;
   const log = new Logger('ControlPlane');
+  // The one that answered last comes first: its own address is among them, too.
+  let known = [...urls];
   const agent = new Agent({ headersTimeout: ANSWER_MS, bodyTimeout: 0, keepAliveTimeout: 2_000 });
   server.addHook('onClose', () => agent.destroy());
   server.addHook('onRequest', async (asked, reply) => {
     if (control.leading || !asked.url.startsWith('/control/') || asked.headers[FORWARDED] !== undefined) return;
     if (Number(asked.headers['content-length'] ?? 0) > LARGEST) return;
-    const answered = await forward(agent, urls, asked, reply).catch((err: unknown) => {
+    const answered = await forward(agent, known, asked, reply).catch((err: unknown) => {
       log.warn({ msg: 'not passed on', err });
-      return false;
+      return undefined;
     });
+    if (answered) known = [answered, ...urls.filter((url) => url !== answered)];
     if (answered || asked.method === 'GET') return;
     // Its body has been read: it cannot go on to its handler.
     const { problem, headers } = problemOf(toDomainError(control.standby), String(asked.id));
@@ -41,13 +44,13 @@ export function forwardWhileStandingBy(server: FastifyInstance, control: Control
   });
 }
 
-/** Answers whether somebody took it. */
+/** Answers who took it; undefined: nobody. */
 async function forward(
   dispatcher: Agent,
   urls: readonly string[],
   { method, url, headers, raw }: FastifyRequest,
   reply: FastifyReply,
-): Promise<boolean> {
+): Promise<string | undefined> {
   const body = method === 'GET' ? undefined : await bounded(raw);
   for (const base of urls) {
     const answer = await request(base + url, {
@@ -61,10 +64,10 @@ async function forward(
     reply.hijack();
     raw.once('close', () => answer.body.destroy());
     reply.raw.writeHead(answer.statusCode, passing(answer.headers));
-    await pipeline(answer.body, reply.raw).catch(() => reply.raw.destroy()); // either end may go away
-    return true;
+    pipeline(answer.body, reply.raw).catch(() => reply.raw.destroy()); // either end may go away
+    return base;
   }
-  return false;
+  return undefined;
 }
 
 const passing = (headers: IncomingHttpHeaders): IncomingHttpHeaders =>

@@ -3,7 +3,7 @@ import { ApiOperation, ApiTags } from '@nestjs/swagger';
 import { Sku, Stock, inventory } from '@banyan/contracts';
 import { type Client, InjectClient } from '@banyan/messaging';
 import { Public, Roles } from '@banyan/platform/auth';
-import { Answers } from '@banyan/platform/http';
+import { Answers, IdempotencyKey } from '@banyan/platform/http';
 import { z } from 'zod';
 
 const SkuParam = z.strictObject({ sku: Sku });
@@ -28,11 +28,15 @@ export class StockController {
   @Put(':sku')
   @Roles('staff')
   @Answers(200, Stock)
-  @ApiOperation({ summary: 'Sets what is on hand; below what is held for orders: 409' })
+  @ApiOperation({
+    summary: 'Sets what is on hand; below what is held for orders: 409',
+    description: 'With an Idempotency-Key it may be sent again safely: a first try that is late does nothing any more.',
+  })
   setStock(
     @Param({ schema: SkuParam }) { sku }: z.output<typeof SkuParam>,
     @Body({ schema: StockCount }) { onHand }: z.output<typeof StockCount>,
+    @IdempotencyKey({ optional: true }) idempotencyKey: string | undefined,
   ) {
-    return this.client.setStock({ sku, onHand });
+    return this.client.setStock({ sku, onHand }, { idempotencyKey });
   }
 }
