@@ -19,8 +19,8 @@ const given = options(
     /** Cycles of inventory (in its absence: of the first context); the others make one each. */
     cycles: 10,
     contexts: CONTEXTS.join(),
-    /** Requests a second, and how many customers they come from. */
-    rate: 200,
+    /** Requests a second: 200, or 80 for the thirty processes of `engines`. And how many customers they come from. */
+    rate: 0,
     buyers: 60,
     /** How long each end is served from, ms. */
     dwell: 2_000,
@@ -44,6 +44,7 @@ const given = options(
   },
   process.argv.slice(2),
 );
+given.rate ||= given.engines ? 80 : 200;
 const began = performance.now();
 const say = (text) => {
   const line = `${((performance.now() - began) / 1_000).toFixed(0).padStart(4)} s  ${text}`;
