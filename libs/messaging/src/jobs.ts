@@ -13,8 +13,9 @@ const CONCURRENCY = 4;
 /** How often it is looked whether the schedules are still there, ms: a Redis that was emptied has none. */
 const CHECKED = 15_000;
 
-/** At the end running jobs have so long, and so has whoever keeps the queue, ms. */
+/** At the end running jobs have so long, and so has whoever keeps the queue, if that is not away, ms. */
 const LAST = 8_000;
+const LAST_WHEN_AWAY = 500;
 
 interface Registered {
   everyMs: number;
@@ -111,7 +112,7 @@ export class Jobs {
     } catch (error) {
       // Half a queue would never get whole: the next time starts anew.
       this.#queue = this.#worker = undefined;
-      await closed(queue, worker, this.#backend.isUp());
+      await closed(queue, worker, () => this.#backend.isUp());
       throw error;
     }
   }
@@ -144,7 +145,7 @@ export class Jobs {
   async #close(): Promise<void> {
     const [queue, worker] = [this.#queue, this.#worker];
     this.#queue = this.#worker = undefined;
-    if (queue && worker) await closed(queue, worker, this.#backend.isUp());
+    if (queue && worker) await closed(queue, worker, () => this.#backend.isUp());
   }
 
   #failed(msg: string, error: unknown): void {
@@ -170,16 +171,20 @@ export class Jobs {
 }
 
 /** BullMQ waits for answers that may never come: whoever is not there any more is not waited for. */
-async function closed(queue: Queue<Payload>, worker: Worker<Payload>, up: boolean): Promise<void> {
-  const ended = Promise.all([worker.close(!up), queue.close()]).then(
+async function closed(queue: Queue<Payload>, worker: Worker<Payload>, isUp: () => boolean): Promise<void> {
+  const ended = Promise.all([worker.close(!isUp()), queue.close()]).then(
     () => true,
     () => false,
   );
+  const from = performance.now();
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(resolve, up ? LAST : LAST / 16, false);
+    // Asked again and again: it may go away a moment before this, and be missed a moment after.
+    timer = setInterval(() => {
+      if (performance.now() - from > (isUp() ? LAST : LAST_WHEN_AWAY)) resolve(false);
+    }, 50);
   });
   const clean = await Promise.race([ended, late]);
-  clearTimeout(timer);
+  clearInterval(timer);
   if (!clean) for (const each of [worker, queue]) each.disconnect().catch(() => {});
 }
