@@ -158,7 +158,9 @@ export async function randomKills(session, contexts, { kills, everyMs }) {
  */
 export async function slowCopy(session, context) {
   const { control, findings, say, stack, verdict } = session;
+  const toCanary = () => control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS, ...forced() });
   await session.watch(context);
+  await toCanary();
   await session.amidFaults(async () => {
     const monolith = await verdict.pool.connect();
     const service = new pg.Client({ connectionString: stack.adminUrl('service', context) });
@@ -166,13 +168,14 @@ export async function slowCopy(session, context) {
     try {
       let held = false;
       for (let tries = 5; !held && tries > 0; tries--) {
-        await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS, ...forced() });
+        await toCanary();
         await control.target(context, 'live', forced());
         held = await closesOnHeldCopy(context, { monolith, service, findings });
       }
       if (!held) findings.wrong('faults', `the monolith never closed ${context} while its copy was held up`);
     } finally {
-      monolith.release();
+      // Never with a transaction that may be open.
+      monolith.release(true);
       await service.end();
     }
     await control.move(context, 'live', { limitMs: LEG_LIMIT_MS, ...forced() });
