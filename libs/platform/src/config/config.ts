@@ -15,17 +15,16 @@ const flag = z.enum(['on', 'off', 'true', 'false', '1', '0']).transform((word) =
 const secret = z.string().min(16, 'at least 16 characters');
 const httpUrl = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
 const redisUrl = z.url({ protocol: /^rediss?$/, error: 'a redis:// or rediss:// URL' });
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean),
+);
 const listOf = <T>(each: z.ZodType<T>, error: string) =>
-  z
-    .string()
-    .transform((list) =>
-      list
-        .split(',')
-        .map((part) => part.trim())
-        .filter(Boolean),
-    )
-    .refine((list) => list.length > 0 && list.every((part) => each.safeParse(part).success), error)
-    .transform((list) => list.map((part) => each.parse(part)));
+  list
+    .refine((parts) => parts.length > 0 && parts.every((part) => each.safeParse(part).success), error)
+    .transform((parts) => parts.map((part) => each.parse(part)));
 const address = z
   .string()
   .regex(/^[^\s/]+:\d{1,5}$/)
@@ -47,15 +46,7 @@ const environment = z.object({
   BANYAN_SERVED_BY: z.enum(['monolith', 'service', 'off']).default('monolith'),
   BANYAN_RATE_LIMITS: flag.default(true),
   BANYAN_WRITES_PER_SECOND: count.default(5_000),
-  BANYAN_TRUSTED_PROXIES: z
-    .string()
-    .transform((list) =>
-      list
-        .split(',')
-        .map((each) => each.trim())
-        .filter(Boolean),
-    )
-    .default([]),
+  BANYAN_TRUSTED_PROXIES: list.default([]),
 
   BANYAN_BODY_LIMIT_BYTES: count.default(1_048_576),
   BANYAN_JSON_DEPTH: count.max(1_000).default(32),
