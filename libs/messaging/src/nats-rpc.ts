@@ -98,8 +98,7 @@ class RpcServer extends ServerNats {
       if (subscribes.length > 0) subscribe(deliverSubject(side, name), name, DELIVERY);
       if (isHeard) subscribe(giveBackSubject(side, name), name, GIVING_BACK);
     }
-    // The server answers in order: what it refuses is known after this.
-    await nats.connection.flush();
+    await nats.settled();
     if (refused.length)
       throw new NatsUnavailableError(
         `NATS at ${nats.where} does not let this process listen to ${refused.join(', ')}: check NATS_USER and its permissions`,

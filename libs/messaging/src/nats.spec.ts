@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { newId } from '@banyan/kernel';
 import { rpcToken } from '@banyan/platform/auth';
+import { rootLogger } from '@banyan/platform/telemetry';
 import { type NatsServer, eventually, startNats, testDatabase, freePort } from '@banyan/testing';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Envelope, EventEnvelope } from './envelope.js';
 import { Nats, NatsUnavailableError } from './nats.js';
 import { NatsPeers } from './nats-rpc.js';
@@ -148,6 +149,46 @@ describe('permissions', () => {
   });
 });
 
+describe('answers to what was asked before the connection broke', () => {
+  it('are refused by the broker, which is said once; callers know from their own connection', async () => {
+    const guarded = await startNats({
+      config: `authorization { users: [
+        { user: "monolith", password: "m", permissions: { subscribe: ">", allow_responses: { max: 100, expires: "1m" } } }
+        { user: "caller", password: "m" }
+      ] }`,
+    });
+    closing.push(() => guarded.stop());
+    const as = (user: string) => connected(guarded.url.replace('nats://', `nats://${user}:m@`), user);
+    const there = await as('monolith');
+    const toy = await startToy(test, { nats: there });
+    closing.push(toy.close);
+    let begun = 0;
+    const endpoint = toy.bus.endpoint('inventory')!;
+    const handle = endpoint.handle.bind(endpoint);
+    endpoint.handle = (envelope) => {
+      begun++;
+      return handle(envelope);
+    };
+    const caller = await as('caller');
+    const warned = vi.spyOn(rootLogger(), 'warn');
+    const errors = vi.spyOn(rootLogger(), 'error');
+    closing.push(() => vi.restoreAllMocks());
+
+    const asked = Array.from({ length: 5 }, () => peer(caller).call(call('sleep', { ms: 2_500 })));
+    await eventually(() => begun === asked.length);
+    await guarded.restart();
+    for (const reply of await Promise.all(asked))
+      expect(reply).toMatchObject({ error: { code: 'UPSTREAM_UNAVAILABLE' } });
+    const said = () => warned.mock.calls.filter(([, message]) => message?.startsWith('NATS takes no answers'));
+    await eventually(() => said().length > 0);
+    await eventually(() => there.connected && caller.connected);
+    // One after the other: when this is answered, so are they.
+    expect((await peer(caller).call(call('sleep', { ms: 3_000 }))).ok).toBe(true);
+    expect(said()).toHaveLength(1);
+    expect(errors).not.toHaveBeenCalled();
+  });
+});
+
 describe('several processes of one side', () => {
   it(
     'share the calls, and one that stops leaves in the middle of them without a failed one',
@@ -275,6 +316,17 @@ describe('a broker', () => {
     await nats.close();
     expect(performance.now() - stopping).toBeLessThan(2_500);
     goOn();
+  });
+
+  it('that goes while a process starts is named', async () => {
+    const going = await startNats();
+    closing.push(() => going.stop());
+    const nats = await connected(going.url);
+    going.pause();
+    const starting = startToy(test, { nats });
+    starting.catch(() => {});
+    await going.kill();
+    await expect(starting).rejects.toThrow(/^The connection to NATS at .* broke while this process started/);
   });
 
   it('that never comes back is no reason to wait: nothing has run', async () => {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Msg, type NatsConnection, type Status, connect, createInbox, errors } from '@nats-io/transport-node';
 import { rootLogger } from '@banyan/platform/telemetry';
-import { inboxPrefix } from './subjects.js';
+import { inboxPrefix, isInbox } from './subjects.js';
 
 export {
   callSubject,
@@ -98,6 +98,8 @@ export class Nats {
   #closing = false;
   #awaySince: number | undefined;
   #maxPayload: number;
+  /** Since the connection is this one, an answer was refused: said once. */
+  #answersRefused = false;
 
   /**
    * `name` is the kind of process (`natsUser`): what the broker's lists call the connection, and the user that goes with
@@ -241,7 +243,7 @@ export class Nats {
         else this.#heard(message.subject.slice(this.#inbox.length), message);
       },
     });
-    await connection.flush();
+    await this.settled();
     if (!refused) return;
     await this.close();
     throw new NatsUnavailableError(
@@ -258,6 +260,21 @@ export class Nats {
     }
     const asked = this.#asked.get(token);
     if (asked) asked.heardAt = Date.now();
+  }
+
+  /**
+   * Resolves when the server has seen all subscriptions: it answers in order, so what it refuses is known. Rejects with a
+   * NatsUnavailableError when the connection breaks meanwhile.
+   */
+  async settled(): Promise<void> {
+    try {
+      await this.connection.flush();
+    } catch (error) {
+      throw new NatsUnavailableError(
+        `The connection to NATS at ${this.where} broke while this process started (${reason(error)}): start it again when NATS is up`,
+        { cause: error },
+      );
+    }
   }
 
   /** Resolves when the server has everything that was sent, and at last after a second: it may hang. */
@@ -291,11 +308,11 @@ export class Nats {
         return this.#tell(false);
       case 'reconnect':
         this.#awaySince = undefined;
+        this.#answersRefused = false;
         this.#maxPayload = this.connection.info?.max_payload ?? this.#maxPayload;
         log.info({ server: status.server }, 'the connection to NATS is back');
         return this.#tell(true);
       case 'error':
-        log.error({ reason: status.error.message }, 'NATS refuses something');
         return this.#refused(status.error);
       case 'slowConsumer':
         log.warn({ subject: status.sub.getSubject(), pending: status.pending }, 'messages of NATS pile up');
@@ -309,9 +326,18 @@ export class Nats {
 
   /** The broker says which subject it has refused a message to, not which message: it is the same for all of them. */
   #refused(error: Error): void {
-    if (!(error instanceof errors.PermissionViolationError) || error.operation !== 'publish') return;
-    for (const [token, { subject }] of [...this.#asked])
-      if (subject === error.subject)
+    const log = rootLogger();
+    const subject = error instanceof errors.PermissionViolationError && error.operation === 'publish' && error.subject;
+    if (subject && isInbox(subject)) {
+      // The right to answer goes with the connection that brought the request. Whoever asked knows that theirs broke.
+      if (!this.#answersRefused)
+        log.warn({ subject }, 'NATS takes no answers to what was asked before the connection broke');
+      this.#answersRefused = true;
+      return;
+    }
+    log.error({ reason: error.message }, 'NATS refuses something');
+    for (const [token, asked] of [...this.#asked])
+      if (asked.subject === subject)
         this.#give(token)?.reject(new NatsAwayError(`NATS does not let this process send to ${subject}`));
   }
 

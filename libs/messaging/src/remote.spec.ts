@@ -27,6 +27,7 @@ interface Wiring {
   toSilence(): Promise<RemoteTransport>;
   /** A way that can be cut. */
   fragile(): Promise<{ peer: RemoteTransport; cut: () => void }>;
+  close(): Promise<void>;
 }
 
 const closing: (() => unknown)[] = [];
@@ -57,12 +58,12 @@ async function tcp(): Promise<Wiring> {
       later(wire.close);
       return { peer: to(wire.port), cut: wire.cut };
     },
+    close: () => Promise.resolve(),
   };
 }
 
 async function nats(): Promise<Wiring> {
   const server = await startNats({ config: 'max_payload: 16MB' });
-  afterAll(() => server.stop());
   const peersAt = async (port: number, shown = token) => {
     const nats = await natsTo(`nats://127.0.0.1:${port}`);
     later(() => nats.close());
@@ -87,6 +88,7 @@ async function nats(): Promise<Wiring> {
       later(wire.close);
       return { peer: (await peersAt(wire.port)).peers.to(side), cut: wire.cut };
     },
+    close: () => server.stop(),
   };
 }
 
@@ -101,7 +103,10 @@ describe.each([
     wiring = await open();
     toy = await wiring.listen();
   });
-  afterAll(() => toy.close());
+  afterAll(async () => {
+    await toy.close();
+    await wiring.close();
+  });
   afterEach(async () => {
     for (const close of closing.splice(0).reverse()) await close();
   });

@@ -44,3 +44,6 @@ export const natsUser = {
 
 /** Where a user's answers arrive: nobody else may listen there. */
 export const inboxPrefix = (user: string): string => `_INBOX_${user}`;
+
+/** Is it an answer to somebody? */
+export const isInbox = (subject: string): boolean => subject.startsWith(inboxPrefix(''));
