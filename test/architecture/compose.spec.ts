@@ -2,8 +2,10 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadConfig } from '@banyan/platform/config';
+import { serverSettings } from '@banyan/platform/database/server';
 import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
+import { connectionsOf } from '../../apps/cli/src/database-server.js';
 import { root } from './source-graph.js';
 
 interface Service {
@@ -40,7 +42,24 @@ describe('deploy/compose.yml', () => {
   });
 
   it('has what Banyan needs of them: the log of Postgres, and the Unleash that the tests run against', () => {
-    expect(services['postgres']!.command).toContain('wal_level=logical');
+    const set = (settings: readonly string[]) =>
+      Object.fromEntries(settings.map((each) => each.split('=') as [string, string]));
+    const theirs = set(services['postgres']!.command!.filter((word) => word.includes('=')));
+    const ours = set(serverSettings);
+    for (const name of ['wal_level', 'max_replication_slots', 'max_wal_senders', 'max_active_replication_origins'])
+      expect(theirs[name], name).toBe(ours[name]);
+    // The fleet that README.md starts on it.
+    const up = /banyan up (.+)/.exec(read('README.md').slice(read('README.md').indexOf('docker compose')))![1]!;
+    const instances = Object.fromEntries(
+      [...up.matchAll(/--([a-z-]+) (\d+)/g)].map(([, what, count]) => [
+        `BANYAN_${what!.toUpperCase().replace('-', '_')}`,
+        count,
+      ]),
+    );
+    const fleet = loadConfig({ ...settings, ...instances });
+    expect(fleet.instances.monoliths).toBe(3);
+    const UNLEASH = 20;
+    expect(Number(theirs['max_connections'])).toBeGreaterThanOrEqual(connectionsOf(fleet) + UNLEASH);
     const { devDependencies } = JSON.parse(read('package.json')) as { devDependencies: Record<string, string> };
     expect(services['unleash']!.image).toBe(`unleashorg/unleash-server:${devDependencies['unleash-server']}`);
     expect(services['redis']!.command).toEqual(expect.arrayContaining(['--appendonly', 'noeviction']));

@@ -10,7 +10,7 @@ const OTHER_CONNECTIONS = 260;
 const CONTROL_CONNECTIONS = 8 * contracts.length;
 
 /** What the embedded server needs beyond its defaults: a pool for each context in every monolith, and in its services. */
-function connectionsOf({ database, instances }: Config): number {
+export function connectionsOf({ database, instances }: Config): number {
   const pools = contracts.length * (instances.monoliths + instances.services);
   return pools * database.poolSize + OTHER_CONNECTIONS + (instances.controlPlanes - 1) * CONTROL_CONNECTIONS;
 }

@@ -39,7 +39,8 @@ interface Server extends ProcessId {
   port: number;
 }
 
-const SETTINGS = [
+/** What Banyan needs of any server, beside room for its connections, and what suits a small one. */
+export const serverSettings = [
   'listen_addresses=127.0.0.1',
   'wal_level=logical',
   'max_connections=200',
@@ -103,7 +104,7 @@ export class EmbeddedPostgres {
       }
 
       const socketDir = socketDirFor(dataDir);
-      const settings = [...SETTINGS, `unix_socket_directories=${socketDir}`, ...(options.settings ?? [])];
+      const settings = [...serverSettings, `unix_socket_directories=${socketDir}`, ...(options.settings ?? [])];
       const ending = { told: false };
       let server = await runningServer(dataDir);
       const outdated = state.settings?.join() !== settings.join();
