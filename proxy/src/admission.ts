@@ -25,6 +25,8 @@ export interface Admitted {
   authorization: string | undefined;
   cookie: string | undefined;
   session: string | undefined;
+  /** It has an Idempotency-Key. */
+  keyed: boolean;
   consistency: string | undefined;
   traceparent: string | undefined;
 }
@@ -67,6 +69,7 @@ export function admit(request: IncomingMessage): Admitted | Refusal {
     authorization: undefined,
     cookie: undefined,
     session: undefined,
+    keyed: false,
     consistency: undefined,
     traceparent: undefined,
   };
@@ -156,6 +159,10 @@ function readHeaders(
       case 'method':
         // A read that the app would take for a write would be mirrored, repeated, and sent to the wrong side.
         if (admitted.reads) continue;
+        break;
+      case 'key':
+        admitted.keyed = true;
+        if (singles?.includes(name)) return twice(name);
         break;
       case 'single':
         if (singles?.includes(name)) return twice(name);

@@ -15,7 +15,7 @@ import { RedisTokens } from './shared-tokens.js';
 
 /** Every context's routes, as the contracts publish them; what nobody claims is the monolith's. */
 export const routesOfContracts = (): RouteRule[] => [
-  ...contracts.flatMap(({ name, routes }) => routes.map((path: string) => ({ path, context: name }))),
+  ...contracts.flatMap(({ name, routes, keyed }) => routes.map((path: string) => ({ path, context: name, keyed }))),
   { path: '/', context: 'rest' },
 ];
 

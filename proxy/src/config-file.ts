@@ -39,6 +39,10 @@ const Path = z.string().refine((path) => {
   return !('status' in target) && target.path === path && target.query === '';
 }, 'must be a plain path such as /v1/stock');
 
+const KeyedWrite = z
+  .string()
+  .regex(/^(?:POST|PUT|PATCH|DELETE) \/[^\s?#]*$/, 'must be a method and a path such as PUT /v1/cart/items/{sku}');
+
 const ms = z.int().min(0).max(86_400_000);
 const Limits = z.strictObject({
   headersMs: ms.optional(),
@@ -59,6 +63,7 @@ const Route = z.strictObject({
   service: OneOrMore(Origin).optional(),
   stage: Stage.default('monolith'),
   percent: z.number().min(0).max(100).default(0),
+  keyed: z.array(KeyedWrite).optional(),
   parity: Rules.optional(),
 });
 

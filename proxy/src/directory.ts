@@ -9,6 +9,8 @@ export interface RouteRule {
   /** Path prefix. */
   path: string;
   context: string;
+  /** The writes below it that happen once per Idempotency-Key: `PUT /v1/cart/items/{sku}`. */
+  keyed?: readonly string[];
   /** How the answers of the sides are compared. */
   parity?: Rules;
   /** Where the sides are, for whom no control plane tells it. */
@@ -34,6 +36,7 @@ export interface ContextState {
 export interface Route {
   readonly path: string;
   readonly context: string;
+  readonly keyed: readonly string[];
   readonly parity: Rules | undefined;
 }
 
@@ -69,7 +72,9 @@ export class Directory {
   replace(rules: readonly RouteRule[], monolith = this.#monolith): void {
     this.#rules = rules;
     this.#monolith = monolith;
-    this.#table = new RouteTable(rules.map(({ path, context, parity }) => ({ path, context, parity })));
+    this.#table = new RouteTable(
+      rules.map(({ path, context, keyed = [], parity }) => ({ path, context, keyed, parity })),
+    );
     this.#rebuild();
   }
 

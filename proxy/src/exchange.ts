@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ConsistencyTokens, type Side, formatTokens } from '@banyan/kernel';
-import type { Answer } from '@banyan/extraction/parity';
+import { type Answer, isOperation } from '@banyan/extraction/parity';
 import { CircuitState } from 'cockatiel';
 import type { Admitted } from './admission.js';
 import { Attempt, type AnswerHeaders, failureOf, isReset } from './attempt.js';
@@ -31,7 +31,8 @@ const candidateFailed = new Error('the candidate failed');
 
 /**
  * One request, from its head to the last byte of its answer. It has at most one attempt under way; another follows only
- * where the first cannot have had an effect: a read, or a command that a fence has refused.
+ * where the first cannot have had an effect, or its effect happens once: a read, a command that a fence has refused, a
+ * write with an Idempotency-Key that its route takes.
  */
 export class Exchange implements Watched {
   deadline = Infinity;
@@ -56,6 +57,8 @@ export class Exchange implements Watched {
   #disbelieved: ContextState | undefined;
   #stopWaiting: (() => void) | undefined;
   #retries = 0;
+  /** How a write was lost that may have happened. What comes of sending it again tells nothing of that, unless it is answered. */
+  #lost: { error: Error; side: Side } | undefined;
   #committed = false;
   #over = false;
   /** Bytes of the answer's body that are still to come, when its length is known; -1 otherwise. */
@@ -265,14 +268,22 @@ export class Exchange implements Watched {
       return this.#finish(attempt.side, this.response.statusCode, attempt, true);
     }
     if (attempt.settle) return this.#fallBack(attempt, error.message);
-    const again = !attempt.begun || (this.admitted.reads && !(this.#body instanceof Upload));
-    if (again && this.#retries < this.#instances(attempt.side) && isReset(error)) {
-      // The connection was closing. What may have gone out on it is sent again only if it is a read.
+    const { side, begun } = attempt;
+    if (begun && !this.admitted.reads) this.#lost ??= { error, side };
+    if ((!begun || this.#isRepeatable) && this.#retries < this.#instances(side) && isReset(error)) {
+      // The connection was closing, or its process is gone: the next instance has it, or the next owner.
       this.#retries += 1;
       return this.#place();
     }
-    this.edge.figures.served(this.route.context, attempt.side, performance.now() - attempt.from, true);
-    this.#refuse(failureOf(error, attempt.side), attempt.side);
+    this.edge.figures.served(this.route.context, side, performance.now() - attempt.from, true);
+    this.#refuse(this.#lost ? failureOf(this.#lost.error, this.#lost.side) : failureOf(error, side), side);
+  }
+
+  /** May it be sent again although it may have gone out? */
+  get #isRepeatable(): boolean {
+    const { reads, keyed, method, path } = this.admitted;
+    if (this.#body instanceof Upload) return false;
+    return reads || (keyed && this.route.keyed.some((operation) => isOperation(operation, method, path)));
   }
 
   #instances(side: Side): number {
@@ -407,6 +418,7 @@ export class Exchange implements Watched {
   }
 
   #giveUp(): void {
+    if (this.#lost) return this.#refuse(failureOf(this.#lost.error, this.#lost.side), this.#lost.side);
     this.#refuse(unavailable(`${this.route.context} is changing its owner: nothing was done, send it again`));
   }
 

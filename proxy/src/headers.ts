@@ -9,7 +9,7 @@ import { BlockList, isIP } from 'node:net';
 export type Rule =
   | ('pass' | 'single' | 'drop')
   | ('host' | 'connection' | 'content-length' | 'transfer-encoding' | 'content-type' | 'expect' | 'range' | 'method')
-  | ('authorization' | 'cookie' | 'session' | 'consistency' | 'traceparent');
+  | ('authorization' | 'cookie' | 'session' | 'key' | 'consistency' | 'traceparent');
 
 /** RFC 9110, 7.6.1, and those of other times. */
 const hopByHop = [
@@ -20,7 +20,7 @@ const hopByHop = [
 const internal = ['banyan-placement', 'banyan-behind', 'banyan-fenced', 'banyan-served-by'];
 const rules = new Map<string, Rule>([
   ...[...hopByHop, ...internal].map((name): [string, Rule] => [name, 'drop']),
-  ...['idempotency-key', 'if-match', 'banyan-signature'].map((name): [string, Rule] => [name, 'single']),
+  ...['if-match', 'banyan-signature'].map((name): [string, Rule] => [name, 'single']),
   ['host', 'host'],
   ['connection', 'connection'],
   ['content-length', 'content-length'],
@@ -29,6 +29,7 @@ const rules = new Map<string, Rule>([
   ['authorization', 'authorization'],
   ['cookie', 'cookie'],
   ['banyan-session', 'session'],
+  ['idempotency-key', 'key'],
   ['banyan-consistency', 'consistency'],
   ['traceparent', 'traceparent'],
   ['range', 'range'],

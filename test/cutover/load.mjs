@@ -72,8 +72,9 @@ class Load {
         this.#note(visit, due, answer);
         return { ...answer, attempts: attempt };
       }
-      const { name, context, kind } = visit;
-      this.troubles.push({ at: clock(), name, context, kind, trouble, ms: Math.round(clock() - from) });
+      const { name, context, kind, headers } = visit;
+      const keyed = headers?.['idempotency-key'] !== undefined;
+      this.troubles.push({ at: clock(), name, context, kind, keyed, trouble, ms: Math.round(clock() - from) });
       if (clock() - due > PATIENCE_MS) {
         this.unanswered.push({ at: clock(), name, context, trouble });
         return undefined;

@@ -183,17 +183,19 @@ export class Session {
 
   /**
    * A fleet answers although one of it is killed. What was under way there is lost: with a proxy the connection of the
-   * client, with an instance behind it an answer (502) whose request must not be sent twice by anybody but the client.
+   * client, with an instance behind it a write without a key (502), which must not be sent twice by anybody but the client.
    * Anything else that cannot be done now is a 503 that says when to come back.
    */
-  #judgeFleet({ at, name, trouble, ms }) {
+  #judgeFleet({ at, name, trouble, keyed, ms }) {
     // 409: sent again while the first one, whose answer was lost, still runs.
     if (/^503 .*Retry-After \d|^409 in progress/.test(trouble)) return;
-    const lost = /^502/.test(trouble) ? ['monolith', 'service'] : RESET.test(trouble) ? ['proxy'] : [];
+    // Of the services there is one each: nobody is left there to ask again.
+    const behind = keyed ? ['service'] : ['monolith', 'service'];
+    const lost = /^502/.test(trouble) ? behind : RESET.test(trouble) ? ['proxy'] : [];
     const during = this.#struck.filter((each) => each.at >= at - ms - KILLED_MS && each.at <= at);
     if (during.some(({ what }) => lost.includes(what))) return;
     const killed = during.map(({ what }) => what).join(', ') || 'nobody';
-    this.findings.wrong('faults', `${name}: ${trouble}, when ${killed} was killed`);
+    this.findings.wrong('faults', `${name}${keyed ? ' with a key' : ''}: ${trouble}, when ${killed} was killed`);
   }
 
   /** Who was killed last before a trouble, and what troubles those were. */

@@ -94,6 +94,20 @@ describe('The contracts', () => {
     expect(named.flatMap(([name, read]) => (read.public ? [asRoute(name)] : [])).sort()).toEqual(free.sort());
   });
 
+  it('name every write of the running app that takes an Idempotency-Key', async () => {
+    type Operation = { parameters?: { name: string; in: string }[] };
+    const document = (await (await fetch(`${shop.url}/openapi.json`)).json()) as {
+      paths: Record<string, Record<string, Operation>>;
+    };
+    const keyed = Object.entries(document.paths).flatMap(([path, methods]) =>
+      Object.entries(methods)
+        .filter(([, { parameters }]) => parameters?.some(({ name }) => name === 'Idempotency-Key'))
+        .map(([method]) => `${method.toUpperCase()} ${path}`),
+    );
+    expect(contracts.flatMap(({ keyed = [] }) => keyed as string[]).sort()).toEqual(keyed.sort());
+    expect(keyed).not.toEqual([]);
+  });
+
   it('have examples of every query that every side can answer, of which none is refused', async () => {
     for (const { name: context, queries } of contracts)
       for (const [operation, query] of Object.entries<AnyQuery>(queries)) {

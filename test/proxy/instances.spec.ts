@@ -85,6 +85,49 @@ describe('several instances of one side', () => {
     expect(all.flatMap(({ requests }) => requests)).toHaveLength(read + 1);
   });
 
+  it('one that dies in the middle of a write whose key makes it happen once: the next has it, and only then', async () => {
+    const all = await three();
+    const { url } = await startToy(ToyRouting.of(urlsOf(all)));
+    let dying = 1;
+    for (const each of all)
+      each.answer = (_, socket) => {
+        if (dying-- <= 0) return says('alive')();
+        socket.destroy();
+        return undefined;
+      };
+    const requests = () => all.flatMap((each) => each.requests);
+    const headers = { 'idempotency-key': 'k' };
+    const send = async (method: string, path: string, how: { headers?: Record<string, string>; deaths?: number }) => {
+      dying = how.deaths ?? 1;
+      const before = requests().length;
+      const { status } = await asked(`${url}${path}`, { method, body: '{"a":1}', headers: how.headers });
+      const sent = requests().slice(before);
+      expect(new Set(sent.map((each) => each.body.toString()))).toEqual(new Set(['{"a":1}']));
+      return [status, sent.length];
+    };
+    expect(await send('POST', '/v1/orders', { headers })).toEqual([200, 2]);
+    expect(await send('PUT', '/v1/orders/7/items/tea', { headers })).toEqual([200, 2]);
+    expect(await send('POST', '/v1/orders', {})).toEqual([502, 1]);
+    // This one would not look at the key.
+    expect(await send('POST', '/v1/orders/7/cancel', { headers })).toEqual([502, 1]);
+    // As often as there are others.
+    expect(await send('POST', '/v1/orders', { headers, deaths: 9 })).toEqual([502, 4]);
+  });
+
+  it('nobody left to ask about a write that was lost: the answer is not that nothing was done', async () => {
+    const [one, two] = await three();
+    const { url } = await startToy(ToyRouting.of(urlsOf([one!, two!])));
+    for (const each of [one!, two!])
+      each.answer = (_, socket) => {
+        socket.destroy();
+        void one!.stop();
+        void two!.stop();
+        return undefined;
+      };
+    const headers = { 'idempotency-key': 'k' };
+    expect(await asked(`${url}/v1/orders`, { method: 'POST', body: '{}', headers })).toMatchObject({ status: 502 });
+  });
+
   it('one that takes no connections is left out after the first try', { timeout: 30_000 }, async () => {
     const [one, two] = await three();
     // Nobody answers here (RFC 5737), nor says that nobody is there.

@@ -69,7 +69,7 @@ export interface ToyProxy {
   lines: string[];
 }
 
-/** A proxy with `/v1/stock` (inventory), `/v1/orders` (orders), and the rest in the monolith; closed when the test ends. */
+/** A proxy with `/v1/stock` (inventory), `/v1/orders` (orders, with two writes that take keys), and the rest in the monolith; closed when the test ends. */
 export async function startToy(
   routing: ToyRouting,
   options: {
@@ -85,7 +85,7 @@ export async function startToy(
   const lines: string[] = [];
   const rules = options.rules ?? [
     { path: '/v1/stock', context: 'inventory' },
-    { path: '/v1/orders', context: 'orders' },
+    { path: '/v1/orders', context: 'orders', keyed: ['POST /v1/orders', 'PUT /v1/orders/{id}/items/{sku}'] },
     { path: '/', context: 'rest' },
   ];
   const proxy = new Proxy({

@@ -31,6 +31,7 @@ export const Reservation = z.strictObject({
 export const inventory = defineContext('inventory', {
   routes: ['/v1/stock'],
   reads: { 'GET /v1/stock/{sku}': { query: 'stockOf', public: true } },
+  keyed: ['PUT /v1/stock/{sku}'],
   queries: {
     stockOf: query({
       input: z.strictObject({ sku: Sku }),

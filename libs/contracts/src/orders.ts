@@ -52,6 +52,7 @@ export const orders = defineContext('orders', {
     'GET /v1/orders': { query: 'orders' },
     'GET /v1/orders/{id}': { query: 'order' },
   },
+  keyed: ['POST /v1/orders', 'PUT /v1/cart/items/{sku}'],
   queries: {
     cart: query({ input: z.strictObject({}), output: Cart, ...asEachUser({}) }),
     order: query({

@@ -50,6 +50,7 @@ const PaymentRef = z.strictObject({ paymentId: Id, orderId: Id });
 export const payments = defineContext('payments', {
   routes: ['/v1/payments', '/v1/webhooks/psp'],
   reads: { 'GET /v1/payments/{id}': { query: 'payment' } },
+  keyed: ['POST /v1/payments/{id}/refunds'],
   queries: {
     payment: query({
       input: z.strictObject({ id: Id }),

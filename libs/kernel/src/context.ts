@@ -111,6 +111,9 @@ export type AnyOperation = AnyQuery | AnyCommand;
 export type AnyEvent = EventDef<any>;
 /* eslint-enable @typescript-eslint/no-explicit-any */
 
+/** `PUT /v1/cart/items/{sku}` */
+export type KeyedWrite = `${'POST' | 'PUT' | 'PATCH' | 'DELETE'} /${string}`;
+
 export interface ContextSpec<
   Q extends Record<string, AnyQuery>,
   C extends Record<string, AnyCommand>,
@@ -120,6 +123,8 @@ export interface ContextSpec<
   routes: string[];
   /** The GET routes below them, and the query that each one answers with; `public`: without a token. */
   reads?: Record<`GET /${string}`, { query: keyof Q & string; public?: true }>;
+  /** The writes below them that take an Idempotency-Key: with one, a router may send them again. */
+  keyed?: KeyedWrite[];
   queries: Q;
   commands: C;
   events: E;

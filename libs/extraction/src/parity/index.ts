@@ -3,7 +3,7 @@ export { type Difference, type DifferenceKind, compare, compareValues } from './
 export { type Acknowledgement, Divergence, Ledger, type Sighting, mergeDivergences } from './divergence.js';
 export { Figures, type Outcome, type Verdict } from './figures.js';
 export { type AskOptions, Mirror, type MirrorOptions, type Sample, TooLarge, mirrorDefaults } from './mirror.js';
-export { ReadOperations, httpReadsOf, requiredOperations } from './operations.js';
+export { ReadOperations, httpReadsOf, isOperation, requiredOperations } from './operations.js';
 export {
   ContextReport,
   Counts,

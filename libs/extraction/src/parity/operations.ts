@@ -77,6 +77,12 @@ const parameters = (read: HttpRead): number => read.segments.filter(isParameter)
 
 const segmentsOf = (path: string): string[] => path.split('/').filter((part) => part !== '');
 
+/** Is this request the one that `operation` means: `PUT /v1/cart/items/{sku}`? */
+export function isOperation(operation: string, method: string, path: string): boolean {
+  const [meant, pattern] = operation.split(' ', 2) as [string, string];
+  return meant === method && matches(segmentsOf(pattern), segmentsOf(path));
+}
+
 const matches = (pattern: readonly string[], path: readonly string[]): boolean =>
   pattern.length === path.length && pattern.every((part, at) => isParameter(part) || part === path[at]);
 
