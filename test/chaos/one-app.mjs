@@ -4,19 +4,18 @@ import { Assassin } from './assassin.mjs';
 
 /** The shop as one app on a Postgres of its own: what gets killed is the app, and at times the provider's simulator. */
 export class OneApp {
-  #keep;
-  #postgres;
   #shop;
 
-  static async open({ keep, settings }) {
+  static async open({ keep, settings, endings }) {
     const one = new OneApp();
-    one.#keep = keep;
     // The app is what gets killed, not Postgres, so what Postgres has said is there need not survive a power cut.
-    one.#postgres = await startPostgres('chaos', ['fsync=off']);
-    const { stateDir } = one.#postgres;
-    one.databaseUrl = await one.#postgres.database('banyan_chaos');
-    one.#shop = await shopOn({ databaseUrl: one.databaseUrl, stateDir, settings });
-    return one;
+    const postgres = await endings.add(async () => {
+      const started = await startPostgres('chaos', ['fsync=off']);
+      return { ...started, stop: () => started.stop({ keep }) };
+    });
+    one.databaseUrl = await postgres.database('banyan_chaos');
+    one.#shop = await shopOn({ databaseUrl: one.databaseUrl, stateDir: postgres.stateDir, settings });
+    return endings.add(() => one);
   }
 
   get urls() {
@@ -58,10 +57,5 @@ export class OneApp {
   /** Asks it to stop; 0 is well. */
   stop() {
     return this.#shop.stop();
-  }
-
-  async close() {
-    await this.#shop?.stop();
-    await this.#postgres.stop({ keep: this.#keep });
   }
 }

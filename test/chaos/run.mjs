@@ -4,7 +4,8 @@
 //   npm run chaos -- --engines      a fleet on NATS, Redis and Unleash, all of which get killed
 import { setTimeout as sleep } from 'node:timers/promises';
 import build from '../../tools/build.mjs';
-import { figure, options, randomFrom, table } from '../support/report.mjs';
+import { Endings } from '../support/endings.mjs';
+import { figure, options, randomFrom, sameAgain, table } from '../support/report.mjs';
 
 const given = options(
   {
@@ -43,25 +44,21 @@ console.log(`seed ${given.seed}: ${given.kills} kills, ${given.orders} orders, $
 let shop;
 let verdict;
 let failed = true;
-const stopAll = async () => {
-  closing = true;
-  await verdict?.close();
-  await shop?.close();
-};
-for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => void stopAll().then(() => process.exit(130)));
+const endings = new Endings();
 
 try {
   failed = !(await main());
 } catch (error) {
   console.error(error);
 } finally {
-  await stopAll();
+  await endings.end();
 }
 process.exit(failed ? 1 : 0);
 
 async function main() {
   const random = randomFrom(given.seed);
   shop = await (given.engines ? Fleet : OneApp).open({
+    endings,
     keep: given.keep,
     settings: {
       BANYAN_CARRIER_DISPATCH_MS: '500',
@@ -76,6 +73,12 @@ async function main() {
   say(`the shop answers after ${figure(ms)} ms, with an empty database`);
 
   verdict = new Verdict(shop.databaseUrl, book);
+  await endings.add(() => ({
+    stop() {
+      closing = true;
+      return verdict.close();
+    },
+  }));
   const { goods, stock } = await openShop(random, book);
   // Neither runs far ahead of the other, so that every kill meets load.
   const ordersPerKill = given.orders / given.kills;
@@ -157,7 +160,7 @@ async function main() {
   console.log(
     violations.length === 0
       ? 'Nothing is missing, and nothing is there twice.'
-      : `Again: npm run chaos -- --seed=${given.seed}`,
+      : `Again: npm run chaos -- ${sameAgain(process.argv.slice(2), given.seed)}`,
   );
   return violations.length === 0;
 }

@@ -1,6 +1,6 @@
 import { Engines } from '../support/engines.mjs';
 import { figure } from '../support/report.mjs';
-import { PAUSE_LIMIT_MS, cycles, pauses } from './cycles.mjs';
+import { cycles, judgePauses } from './cycles.mjs';
 import { everyFailPoint, fewFailPoints, hungService, postgresKilled, randomKills, slowCopy } from './faults.mjs';
 import { outages } from './outages.mjs';
 import { Session } from './session.mjs';
@@ -8,32 +8,25 @@ import { CONTEXTS } from './stack.mjs';
 
 /** Contexts cross over and back under load, with or without faults, on one machine's means or as a fleet on engines. */
 export async function perform(given) {
-  const { seed, rate, say } = given;
-  const engines = given.engines ? await Engines.start('cutover-engines') : undefined;
+  const { seed, rate, say, endings } = given;
+  const engines = given.engines ? await endings.add(() => Engines.start('cutover-engines')) : undefined;
   const session = new Session({ seed, rate, buyers: given.short ? 40 : given.buyers, say, engines });
-  const stopAll = () => session.stop({ keepLogs: given.logs }).finally(() => engines?.stop());
-  const stop = () => void stopAll().then(() => process.exit(130));
-  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
+  await endings.add(() => ({ stop: () => session.stop({ keepLogs: given.logs }) }));
   const { findings } = session;
-  let done;
+  await session.start();
+  await session.begin();
+  let faults = {};
   try {
-    await session.start();
-    await session.begin();
-    let faults = {};
-    try {
-      if (given.short) faults = await shortened(session, given);
-      else if (given.faults) faults = await faulty(session, given);
-      else faults = await plain(session, given);
-    } catch (error) {
-      findings.wrong('stages', error.message);
-      await home(session);
-    }
-    done = { ...(await session.finish()), faults };
-    judgePauses(session, done);
-  } finally {
-    for (const signal of ['SIGINT', 'SIGTERM']) process.removeListener(signal, stop);
-    await stopAll();
+    if (given.short) faults = await shortened(session, given);
+    else if (given.faults) faults = await faulty(session, given);
+    else faults = await plain(session, given);
+  } catch (error) {
+    findings.wrong('stages', error.message);
+    await home(session);
   }
+  const done = { ...(await session.finish()), faults };
+  done.pauses = judgePauses(session, done);
+  done.moved = done.handovers.filter(({ from, to }) => from !== to).length;
   return { findings, logs: given.logs, ...figuresOf(session, done) };
 }
 
@@ -80,15 +73,6 @@ function namesIn(list) {
   const unknown = names.filter((name) => !CONTEXTS.includes(name));
   if (unknown.length > 0) throw new Error(`There is no context ${unknown}. There are: ${CONTEXTS}`);
   return names;
-}
-
-function judgePauses(session, done) {
-  const calm = done.handovers.filter(({ openedAt }) => !session.isFaulty(openedAt));
-  done.pauses = pauses(calm, done.report.commands);
-  done.moved = done.handovers.filter(({ from, to }) => from !== to).length;
-  const { p99 } = done.pauses.rows;
-  if (p99 >= PAUSE_LIMIT_MS)
-    session.findings.wrong('pause', `p99 of ${done.pauses.count} hand-overs is ${figure(p99)} ms`);
 }
 
 function figuresOf(session, done) {

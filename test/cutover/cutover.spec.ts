@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Outcome, runCutover, violationsOf } from './run.spec-support.js';
+import { HOOK_LIMIT_MS, type Outcome, runCutover, violationsOf } from './run.spec-support.js';
 
 /*
  * The real thing, shortened: `banyan up` on a folder of its own, 200 requests a second, inventory twice and orders once
@@ -11,7 +11,7 @@ describe('Contexts that leave a shop under load and come back', () => {
 
   beforeAll(async () => {
     outcome = await runCutover('--short');
-  }, 300_000);
+  }, HOOK_LIMIT_MS);
 
   it.each([
     ['have every request answered: no 5xx, no reset, no timeout', 'answered'],

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { quantile } from '../support/report.mjs';
+import { figure, quantile } from '../support/report.mjs';
 
 /** Longest way from one end to the other, ms. */
 export const LEG_LIMIT_MS = 120_000;
-export const PAUSE_LIMIT_MS = 150;
+const PAUSE_LIMIT_MS = 150;
 
 /**
  * Takes a context out and puts it back, `times` times, and serves for `dwellMs` at each end. With `force` it does not
@@ -38,8 +38,21 @@ export function pauseOf({ openedAt, closedAt, seenMs = 0 }) {
   return Math.max(openedAt - closedAt, seenMs);
 }
 
+/** How long writes paused at the hand-overs that no fault fell into: too long is a finding, and so is that there were none. */
+export function judgePauses(session, { handovers, report }) {
+  const calm = pauses(
+    handovers.filter(({ openedAt }) => !session.isFaulty(openedAt)),
+    report.commands,
+  );
+  const { p99 } = calm.rows;
+  if (calm.count === 0) session.findings.wrong('pause', 'there was no hand-over without faults');
+  else if (p99 >= PAUSE_LIMIT_MS)
+    session.findings.wrong('pause', `p99 of ${calm.count} hand-overs is ${figure(p99)} ms`);
+  return calm;
+}
+
 /** The pauses of hand-overs: in the database, and as the commands of the context felt them. */
-export function pauses(handovers, commands) {
+function pauses(handovers, commands) {
   const moved = handovers.filter(({ from, to }) => from !== to);
   const rows = moved.map(pauseOf);
   const felt = moved.map(({ context, closedAt, openedAt }) => {

@@ -10,9 +10,13 @@ export const CHECKS = {
   processes: 'Nothing ends by itself, and everything stops when asked',
 };
 
-/** What was found wrong, by the sentence that it contradicts. */
+/** What was found wrong, by the sentence that it contradicts. Of a sentence that a run does not look at nothing is said. */
 export class Findings {
-  #wrong = new Map(Object.keys(CHECKS).map((check) => [check, new Map()]));
+  #wrong;
+
+  constructor(checks = Object.keys(CHECKS)) {
+    this.#wrong = new Map(checks.map((check) => [check, new Map()]));
+  }
 
   wrong(check, text) {
     const found = this.#wrong.get(check);
@@ -25,10 +29,10 @@ export class Findings {
 
   /** The sentences with what contradicts them. */
   get verdicts() {
-    return Object.entries(CHECKS).map(([check, sentence]) => ({
+    return [...this.#wrong].map(([check, found]) => ({
       check,
-      sentence,
-      violations: [...this.#wrong.get(check)].map(([text, times]) => (times > 1 ? `${text} (${times} times)` : text)),
+      sentence: CHECKS[check],
+      violations: [...found].map(([text, times]) => (times > 1 ? `${text} (${times} times)` : text)),
     }));
   }
 }

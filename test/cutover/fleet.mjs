@@ -3,46 +3,41 @@ import { startRedis } from '@banyan/testing/servers';
 import { FLEET, fleetSettings } from '../support/fleet.mjs';
 import { mintUsers } from '../support/mint.mjs';
 import { figure } from '../support/report.mjs';
-import { LEG_LIMIT_MS, cycles, forced, pauses } from './cycles.mjs';
-import { killInstance } from './outages.mjs';
+import { LEG_LIMIT_MS, cycles, forced, judgePauses } from './cycles.mjs';
+import { killsIn } from './outages.mjs';
 import { Session } from './session.mjs';
 import { until } from './stack.mjs';
 
 /** One of each after the other, while a context goes out and comes back. */
 const VICTIMS = ['monolith', 'control-plane', 'service', 'proxy', 'monolith'];
 const CONTEXT = 'inventory';
+/** How often it goes out or comes back until one is killed on the way. */
+const ROUNDS = 3;
 
 /**
  * Three monoliths and two of everything else: a hand-over as with one of each, then kills. Of the engines only Redis, through
  * which the proxies know each other's writes.
  */
 export async function perform(given) {
-  const { seed, rate, say } = given;
-  const redis = await startRedis();
+  const { seed, rate, say, endings } = given;
+  const redis = await endings.add(() => startRedis());
   const settings = { ...fleetSettings, REDIS_URL: redis.url };
   const session = new Session({ seed, rate, buyers: 40, say, settings, fleet: true });
+  await endings.add(() => ({ stop: () => session.stop({ keepLogs: given.logs }) }));
   const { findings } = session;
+  await session.start();
+  await session.begin();
   let done;
   try {
-    await session.start();
-    await session.begin();
-    try {
-      await cycles(session, CONTEXT, { times: 1, dwellMs: 500, force: true });
-      const sides = await stickiness(session);
-      const killed = await strikes(session);
-      done = { sides, killed };
-    } catch (error) {
-      findings.wrong('stages', error.message);
-    }
-    done = { ...done, ...(await session.finish()) };
-  } finally {
-    await session.stop({ keepLogs: given.logs });
-    await redis.stop();
+    await cycles(session, CONTEXT, { times: 1, dwellMs: 500, force: true });
+    const sides = await stickiness(session);
+    const killed = await strikes(session);
+    done = { sides, killed };
+  } catch (error) {
+    findings.wrong('stages', error.message);
   }
-  const calm = pauses(
-    done.handovers.filter(({ openedAt }) => !session.isFaulty(openedAt)),
-    done.report.commands,
-  );
+  done = { ...done, ...(await session.finish()) };
+  const calm = judgePauses(session, done);
   const { read, command } = done.report.latencies;
   const three = ({ p50, p99, max }) => `${figure(p50)} / ${figure(p99)} / ${figure(max)}`;
   const figures = {
@@ -93,18 +88,18 @@ async function stickiness({ control, findings, stack, stock }) {
 }
 
 async function strikes(session) {
-  const { control, random, say, stack } = session;
-  const killed = {};
+  const { control, findings, random, say, stack } = session;
+  const kills = killsIn(session);
   const strike = async (name) => {
-    if (!(await killInstance(session, name, CONTEXT))) return false;
-    killed[name] = (killed[name] ?? 0) + 1;
-    say(`killed ${name}`);
-    return true;
+    const how = await kills.strike(name, CONTEXT);
+    if (how) say(`killed ${name} (${how})`);
+    return Boolean(how);
   };
   await session.amidFaults(async () => {
     let at = 'monolith';
-    for (const name of VICTIMS)
-      for (let done = false; !done;) {
+    for (const name of VICTIMS) {
+      let done = false;
+      for (let round = 0; !done && round < ROUNDS; round++) {
         at = at === 'monolith' ? 'live' : 'monolith';
         let arrived = false;
         const moving = control.move(CONTEXT, at, { limitMs: LEG_LIMIT_MS, ...forced() });
@@ -115,8 +110,10 @@ async function strikes(session) {
         say(`${CONTEXT} came to ${at} in ${((await moving) / 1_000).toFixed(1)} s`);
         if (!done && at === 'live') done = Boolean(await until(() => strike(name), 20_000, 100));
       }
+      if (!done) findings.wrong('faults', `no ${name} could be killed, because its others did not serve`);
+    }
     if (at === 'live') await control.move(CONTEXT, 'monolith', { limitMs: LEG_LIMIT_MS });
     await until(() => stack.areReady('monolith', FLEET.monolith), 60_000, 250);
   });
-  return killed;
+  return kills.killed;
 }

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Outcome, runCutover, violationsOf } from './run.spec-support.js';
+import { HOOK_LIMIT_MS, type Outcome, runCutover, violationsOf } from './run.spec-support.js';
 
 /*
  * `banyan up` with three monoliths, two proxies, two control planes and two instances of a service, 60 requests a second:
@@ -10,7 +10,7 @@ describe('A fleet', () => {
 
   beforeAll(async () => {
     outcome = await runCutover('--fleet', '--rate=60');
-  }, 300_000);
+  }, HOOK_LIMIT_MS);
 
   it.each([
     ['answers every request, kills apart', 'answered'],
@@ -18,6 +18,7 @@ describe('A fleet', () => {
     ['has one owner at every instant', 'owner'],
     ['loses no order, payment, reservation or event, and does none twice', 'books'],
     ['sends a user to one side, whichever proxy is asked', 'ownWrites'],
+    ['pauses its writes for less than 150 ms, kills apart', 'pause'],
     ['ends where its flags say', 'stages'],
     ['leaves no process behind, and loses none', 'processes'],
   ])('%s', (_, check) => {

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { FLEET } from '../support/fleet.mjs';
+import { Kills } from '../support/kills.mjs';
 import { LEG_LIMIT_MS, forced } from './cycles.mjs';
 
-/** Who is killed how often, of all. Every second NATS comes back without its streams, and every second Redis without its keys. */
+/** Who is killed how often, of all. */
 const VICTIMS = Object.entries({
   nats: 4,
   redis: 4,
@@ -13,41 +13,23 @@ const VICTIMS = Object.entries({
   bridge: 2,
   'control-plane': 2,
 }).flatMap(([name, times]) => Array(times).fill(name));
-const ENGINES = ['nats', 'redis', 'unleash'];
-/** How long an engine stays away, ms; Unleash takes its own time to start. */
-const AWAY = { nats: [200, 4_000], redis: [200, 4_000], unleash: [0, 500] };
 
 /**
  * Contexts, taken in turn, go out and come back on NATS, Redis and Unleash while those and any process of the fleet are
- * killed; answers how often each was. One instance of a kind at a time: where the last one is gone there is no one to answer.
+ * killed; answers how often each was.
  */
-export async function outages(session, contexts, { kills, everyMs }) {
+export async function outages(session, contexts, { kills: wanted, everyMs }) {
   const { control, findings, random, say } = session;
   const deck = new Deck(random);
-  const killed = {};
-  const away = new Map();
+  const kills = killsIn(session);
   let context = contexts[0];
-  const strike = async (name) => {
-    if (!ENGINES.includes(name)) return killInstance(session, name, context);
-    if (away.has(name)) return false;
-    const how = { emptied: name !== 'unleash' && (killed[name] ?? 0) % 2 === 1 };
-    session.struck(name);
-    const back = session.stack.engines.outage(name, random.between(...AWAY[name]), how);
-    away.set(
-      name,
-      back.catch((error) => findings.wrong('processes', error.message)).then(() => away.delete(name)),
-    );
-    return how.emptied ? 'and what it kept is gone' : 'it keeps what it had';
-  };
   await session.amidFaults(async () => {
     let over = false;
     const killing = (async () => {
-      for (let count = 0; count < kills; await sleep(random.between(0.2 * everyMs, 1.8 * everyMs))) {
+      for (let count = 0; count < wanted; await sleep(random.between(0.2 * everyMs, 1.8 * everyMs))) {
         const name = deck.next();
-        const done = await strike(name);
-        if (!done) continue;
-        killed[name] = (killed[name] ?? 0) + 1;
-        say(`killed ${name} (${done}), ${++count} of ${kills}`);
+        const how = await kills.strike(name, context);
+        if (how) say(`killed ${name} (${how}), ${++count} of ${wanted}`);
       }
     })().finally(() => (over = true));
     killing.catch(() => {}); // told below
@@ -63,21 +45,20 @@ export async function outages(session, contexts, { kills, everyMs }) {
         }
     }
     await killing;
-    await Promise.all(away.values());
+    await kills.over();
   });
-  return killed;
+  return kills.killed;
 }
 
-/** Answers which one; false when it has to wait until the others of its kind can serve. */
-export async function killInstance(session, role, context) {
-  const { random, stack } = session;
-  const of = ['bridge', 'service'].includes(role) ? context : undefined;
-  const running = stack.processes(role, of);
-  if (running.length === 0 || (FLEET[role] && !(await stack.areReady(role, FLEET[role], of)))) return false;
-  const { pid } = random.one(running);
-  session.struck(role);
-  if (stack.signal('SIGKILL', role, of, pid) === undefined) return false;
-  return of ?? `1 of ${running.length}`;
+/** Kills that the session knows of: it judges by them what was not answered. */
+export function killsIn(session) {
+  const { findings, random, stack } = session;
+  return new Kills({
+    stack,
+    random,
+    struck: (what) => session.struck(what),
+    complain: (text) => findings.wrong('processes', text),
+  });
 }
 
 /** All victims in a new order, again and again: chance must not leave one out. */

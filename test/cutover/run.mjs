@@ -9,8 +9,9 @@
 //   npm run test:cutover -- --short                 what `npm test` runs
 import { join } from 'node:path';
 import build from '../../tools/build.mjs';
+import { Endings } from '../support/endings.mjs';
 import { root } from '../support/program.mjs';
-import { figure, options, table } from '../support/report.mjs';
+import { figure, options, sameAgain, table } from '../support/report.mjs';
 import { CONTEXTS } from './stack.mjs';
 
 const given = options(
@@ -57,12 +58,20 @@ const kinds = { tour: './tour.mjs', fleet: './fleet.mjs', canary: '../extraction
 const kind = Object.keys(kinds).find((name) => given[name]);
 const { perform } = await import(kind ? kinds[kind] : './crossing.mjs');
 say(`seed ${given.seed}`);
-const { findings, rows, figures, logs } = await perform({
-  ...given,
-  say,
-  logs: join(root, '.banyan', given.engines ? 'cutover-engines-logs' : 'cutover-logs'),
-});
+const endings = new Endings();
+let performed;
+try {
+  performed = await perform({
+    ...given,
+    say,
+    endings,
+    logs: join(root, '.banyan', given.engines ? 'cutover-engines-logs' : 'cutover-logs'),
+  });
+} finally {
+  await endings.end();
+}
 
+const { findings, rows, figures, logs } = performed;
 const { verdicts, ok } = findings;
 if (given.json) console.log(JSON.stringify({ ok, seed: given.seed, verdicts, figures }));
 else {
@@ -74,6 +83,7 @@ else {
     for (const violation of violations.slice(0, 20)) console.log(`          ${violation}`);
     if (violations.length > 20) console.log(`          … and ${violations.length - 20} more`);
   }
-  if (!ok && logs) console.log(`\nThe logs are in ${logs}. Again: npm run test:cutover -- --seed=${given.seed}`);
+  const again = sameAgain(process.argv.slice(2), given.seed);
+  if (!ok && logs) console.log(`\nThe logs are in ${logs}. Again: npm run test:cutover -- ${again}`);
 }
 process.exit(ok ? 0 : 1);

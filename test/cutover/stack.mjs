@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { root } from '../support/program.mjs';
+import { isAlive, root } from '../support/program.mjs';
 
 export const CONTEXTS = ['identity', 'catalog', 'inventory', 'orders', 'payments', 'shipping', 'notifications'];
 
@@ -178,12 +178,22 @@ export class Stack {
     return this.lines.filter(({ event, message }) => event === 'notice' && / ended by itself/.test(message));
   }
 
-  /** Ctrl-C. Answers the exit code of `banyan up`; `keepLogs` says where to leave what the processes wrote. */
-  async stop({ keepLogs } = {}) {
+  /**
+   * Ctrl-C. Answers the exit code of `banyan up`, and with it the processes that it has left behind: 0 is well. `keepLogs`
+   * says where to leave what the processes wrote. Safe to call again.
+   */
+  stop({ keepLogs } = {}) {
+    return (this.#stopped ??= this.#stop(keepLogs));
+  }
+  #stopped;
+
+  async #stop(keepLogs) {
+    // It is taken away at the end.
+    const processes = existsSync(join(this.stateDir, 'runtime.json')) ? this.runtime.processes : [];
     let code = this.up?.exitCode;
     if (this.up && code === null && this.up.signalCode === null) {
       // What was stopped with SIGSTOP would keep everybody waiting.
-      for (const { pid } of existsSync(join(this.stateDir, 'runtime.json')) ? this.runtime.processes : [])
+      for (const { pid } of processes)
         try {
           process.kill(pid, 'SIGCONT');
         } catch {
@@ -193,6 +203,8 @@ export class Stack {
       this.up.kill('SIGINT');
       [code] = await gone;
     }
+    const left = processes.filter(({ pid }) => isAlive(pid));
+    for (const { pid } of left) process.kill(pid, 'SIGKILL');
     if (keepLogs) {
       rmSync(keepLogs, { recursive: true, force: true });
       mkdirSync(keepLogs, { recursive: true });
@@ -202,7 +214,7 @@ export class Stack {
       writeFileSync(join(keepLogs, 'up.jsonl'), this.lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
     }
     rmSync(this.stateDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 200 });
-    return code;
+    return left.length === 0 ? code : `${code} and left ${left.map(({ role, pid }) => `${role} ${pid}`).join(', ')}`;
   }
 }
 

@@ -46,18 +46,21 @@ const TRACES = {
 };
 
 /** Each context leaves an idle shop and comes back, by the command line; purchases go on all the time. */
-export async function perform({ seed, say, contexts, logs }) {
-  const findings = new Findings();
+export async function perform({ seed, say, contexts, logs, endings }) {
+  const findings = new Findings(['answered', 'owner', 'books', 'stages', 'processes']);
   const results = [];
   for (const context of contexts.split(',')) {
     const stack = new Stack();
+    const stop = () => stack.stop({ keepLogs: logs });
+    await endings.add(() => ({ stop }));
     try {
       say(`${context}: the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
       results.push(await tour(stack, context, { findings, say, random: randomFrom(seed) }));
     } catch (error) {
       findings.wrong('stages', `${context}: ${error.message}`);
     } finally {
-      if ((await stack.stop({ keepLogs: logs })) !== 0) findings.wrong('processes', 'banyan up did not stop in order');
+      const code = await stop();
+      if (code !== 0) findings.wrong('processes', `${context}: banyan up ended with ${code}`);
     }
   }
   // These callers send again what was not answered; on an idle shop nothing has to be.

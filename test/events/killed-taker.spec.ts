@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { type ServerProcess, eventually, startNats, testDatabase } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import {
   counters,
@@ -14,7 +14,7 @@ import {
 import { createToyTables, natsTo } from '../../libs/messaging/src/toy.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
-let broker: NatsServer;
+let broker: ServerProcess;
 beforeAll(async () => {
   await createToyTables(test);
   broker = await startNats();

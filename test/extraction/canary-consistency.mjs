@@ -17,11 +17,16 @@ const SIDES = ['monolith', 'service'];
  * Half of the sessions read from the services, while the monolith still takes the writes: many clients write and read at
  * once what they wrote, half of them without sending the consistency token back.
  */
-export async function perform({ seed, say, pairs, buyers, logs, engines: wanted }) {
-  const findings = new Findings();
-  const engines = wanted ? await Engines.start('cutover-engines') : undefined;
+export async function perform({ seed, say, pairs, buyers, logs, endings, engines: wanted }) {
+  const findings = new Findings(['answered', 'ownWrites', 'processes']);
+  const engines = wanted ? await endings.add(() => Engines.start('cutover-engines')) : undefined;
   const stack = new Stack({ engines });
-  try {
+  await endings.add(() => ({
+    async stop() {
+      const code = await stack.stop({ keepLogs: logs });
+      if (code !== 0) findings.wrong('processes', `banyan up ended with ${code}`);
+    },
+  }));
     say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
     const random = randomFrom(seed);
     const users = await mintUsers(stack.adminUrl('monolith'), buyers, (n) => [n % 2 === 0 ? 'staff' : 'customer']);
@@ -51,10 +56,6 @@ export async function perform({ seed, say, pairs, buyers, logs, engines: wanted 
     run.behind = await counted(stack, 'banyan_proxy_behind');
     for (const context of CONTEXTS) await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
     return { findings, logs, ...figuresOf(run, seconds) };
-  } finally {
-    if ((await stack.stop({ keepLogs: logs })) !== 0) findings.wrong('processes', 'banyan up did not stop in order');
-    await engines?.stop();
-  }
 }
 
 /** What the proxies have counted of this, over all contexts. */

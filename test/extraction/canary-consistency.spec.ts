@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { type Outcome, runCutover, violationsOf } from '../cutover/run.spec-support.js';
+import { HOOK_LIMIT_MS, type Outcome, runCutover, violationsOf } from '../cutover/run.spec-support.js';
 
 /* 1,000 pairs by 60 sessions; `npm run test:cutover -- --canary` makes 10,000. */
 describe('In canary at 50 %', () => {
@@ -7,7 +7,7 @@ describe('In canary at 50 %', () => {
 
   beforeAll(async () => {
     outcome = await runCutover('--canary', '--pairs=1000');
-  }, 300_000);
+  }, HOOK_LIMIT_MS);
 
   it('a client reads what it has just written, with or without its consistency token, and stays on its side', () => {
     expect(violationsOf(outcome, 'ownWrites')).toEqual([]);

@@ -1,11 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type NatsServer, freePort, startNats } from '@banyan/testing';
+import { type ServerProcess, freePort, startNats } from '@banyan/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { AppProcess } from '../shop/processes.js';
 
-let server: NatsServer;
+let server: ServerProcess;
 let stateDir: string;
 beforeAll(async () => {
   stateDir = await mkdtemp(join(tmpdir(), 'banyan-nats-start-'));

@@ -1,7 +1,7 @@
 import { calledByAll, contracts } from '@banyan/contracts';
 import type { AnyContract } from '@banyan/kernel';
 import { natsConfig, natsPassword, natsUsers } from '@banyan/messaging/nats-config';
-import { type NatsServer, startNats } from '@banyan/testing';
+import { type ServerProcess, startNats } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RawClient } from './raw-client.spec-support.js';
 
@@ -14,7 +14,7 @@ const users = natsUsers(contracts, calledByAll);
 const names = contracts.map(({ name }) => name);
 const sides = ['monolith', 'service'];
 
-let server: NatsServer;
+let server: ServerProcess;
 beforeAll(async () => {
   server = await startNats({ config: natsConfig({ users, secret }) });
 });

@@ -7,7 +7,7 @@ import { calledByAll, contracts } from '@banyan/contracts';
 import { Nats } from '@banyan/messaging/nats';
 import { natsConfig, natsPassword, natsUsers } from '@banyan/messaging/nats-config';
 import { loadConfig } from '@banyan/platform/config';
-import { type NatsServer, startNats } from '@banyan/testing';
+import { type ServerProcess, startNats } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { RawClient } from './raw-client.spec-support.js';
 
@@ -59,7 +59,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 /** As a process signs on whose settings these are. */
-async function connect(server: NatsServer, settings: Record<string, string>): Promise<string> {
+async function connect(server: ServerProcess, settings: Record<string, string>): Promise<string> {
   const user = 'orders-service';
   const env = { NATS_URL: server.url, NATS_USER: user, NATS_PASSWORD: natsPassword(secret, user), ...settings };
   const nats = await Nats.connect(loadConfig(env).nats!, { name: user, patienceMs: 500 });
@@ -69,7 +69,7 @@ async function connect(server: NatsServer, settings: Record<string, string>): Pr
 }
 
 describe('A NATS server with a certificate', () => {
-  let server: NatsServer;
+  let server: ServerProcess;
   beforeAll(async () => {
     const tls = { cert: file('server.pem'), key: file('server.key') };
     server = await startNats({ config: natsConfig({ users, secret, tls }) });
@@ -94,7 +94,7 @@ describe('A NATS server with a certificate', () => {
 });
 
 describe('A NATS server that asks for certificates', () => {
-  let server: NatsServer;
+  let server: ServerProcess;
   beforeAll(async () => {
     const tls = { cert: file('server.pem'), key: file('server.key'), ca: file('ours.pem') };
     server = await startNats({ config: natsConfig({ users, secret, tls }) });

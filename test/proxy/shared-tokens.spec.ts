@@ -1,11 +1,11 @@
 import { RedisTokens } from '@banyan/proxy';
 import { RedisLink } from '@banyan/platform/redis';
-import { type RedisServer, eventually, startRedis } from '@banyan/testing';
+import { type ServerProcess, eventually, startRedis } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Recorder, values } from './recorder.js';
 import { ToyRouting, canaryFor, startToy } from './toy.js';
 
-let redis: RedisServer;
+let redis: ServerProcess;
 beforeAll(async () => {
   redis = await startRedis();
 });

@@ -6,7 +6,7 @@ import { streamName } from '@banyan/extraction/protocol';
 import { natsConfig, natsPassword, natsUser, natsUsers } from '@banyan/messaging/nats-config';
 import { type Stream, prepareStream, streamState } from '@banyan/replication';
 import { ensureContextDatabases } from '@banyan/platform/database';
-import { type NatsServer, eventually, migrationsDir, startNats } from '@banyan/testing';
+import { type ServerProcess, eventually, migrationsDir, startNats } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { BridgeProcess, throughNats } from './bridge-process.js';
 import { Pair } from './pair.js';
@@ -24,7 +24,7 @@ const other = (side: Side): Side => (side === 'monolith' ? 'service' : 'monolith
 describe.each(['slot', 'JetStream'])('A bridge whose log goes through %s', (log) => {
   let pair: Pair;
   let bridge: BridgeProcess;
-  let nats: NatsServer | undefined;
+  let nats: ServerProcess | undefined;
   const failPoints = mkdtempSync(join(tmpdir(), 'banyan-bridge-'));
 
   beforeAll(async () => {

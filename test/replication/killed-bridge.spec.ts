@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Stream, prepareStream, streamState } from '@banyan/replication';
 import { streamName } from '@banyan/extraction/protocol';
-import { type NatsServer, eventually, startNats } from '@banyan/testing';
+import { type ServerProcess, eventually, startNats } from '@banyan/testing';
 import { afterAll, beforeAll, beforeEach, expect, inject, it } from 'vitest';
 import { BridgeProcess, throughNats } from './bridge-process.js';
 import { Pair } from './pair.js';
@@ -17,7 +17,7 @@ const WRITES_PER_SECOND = 500;
 const TABLES = ['item', 'line', 'scratch'];
 
 let pair: Pair;
-let nats: NatsServer;
+let nats: ServerProcess;
 beforeAll(async () => {
   nats = await startNats();
 });

@@ -57,7 +57,10 @@ export class Engines {
   }
 
   async stop() {
-    await Promise.all([this.nats, this.redis, this.unleash].map((engine) => engine?.stop()));
-    await this.postgres?.stop();
+    try {
+      await Promise.all([this.nats, this.redis, this.unleash].map((engine) => engine?.stop()));
+    } finally {
+      await this.postgres?.stop();
+    }
   }
 }

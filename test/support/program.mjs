@@ -4,6 +4,14 @@ import { dirname, join, resolve } from 'node:path';
 
 export const root = resolve(import.meta.dirname, '../..');
 
+export function isAlive(pid) {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
 const START_LIMIT_MS = 60_000;
 
 /** One program as a real process. It has to say by an IPC message when it is ready, and ends when we are gone. */

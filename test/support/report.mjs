@@ -20,6 +20,12 @@ export function options(defaults, argv) {
   return { ...given, words };
 }
 
+/** The options of a run that repeats one with these: the same, and the seed that it took. */
+export function sameAgain(argv, seed) {
+  const kept = argv.filter((arg, i) => !/^--seed(=|$)/.test(arg) && argv[i - 1] !== '--seed');
+  return [...kept, `--seed=${seed}`].join(' ');
+}
+
 /** The same numbers for the same seed (mulberry32): a run can be repeated. */
 export function randomFrom(seed) {
   let state = seed | 0;

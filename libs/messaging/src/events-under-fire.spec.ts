@@ -1,4 +1,4 @@
-import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { type ServerProcess, eventually, startNats, testDatabase } from '@banyan/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   type Carrier,
@@ -18,7 +18,7 @@ import { createToyTables, natsTo } from './toy.spec-support.js';
 
 // The same for both carriers of events: many, with faults. What a single fault does to streams is in jetstream.spec.ts.
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
-let broker: NatsServer;
+let broker: ServerProcess;
 let nats: Nats;
 beforeAll(() => createToyTables(test));
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { type ServerProcess, eventually, startNats, testDatabase } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { deadLetters, redrive } from './dead-letters.js';
 import type { EventEnvelope, Receipt } from './envelope.js';
@@ -30,7 +30,7 @@ const upTo = (n: number) => Array.from({ length: n }, (_, i) => ({ value: i + 1,
 const undone = async () =>
   (await test.admin<{ n: number }>(`select count(*)::int as n from inventory.outbox where state <> 'done'`))[0]!.n;
 
-let broker: NatsServer;
+let broker: ServerProcess;
 beforeAll(async () => {
   broker = await startNats();
 });

@@ -1,7 +1,7 @@
 import { jetstream } from '@nats-io/jetstream';
 import { headers } from '@nats-io/transport-node';
 import { readiness } from '@banyan/platform/telemetry';
-import { type NatsServer, eventually, startNats, testDatabase } from '@banyan/testing';
+import { type ServerProcess, eventually, startNats, testDatabase } from '@banyan/testing';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   type CarrierOptions,
@@ -33,7 +33,7 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
 
-async function startBroker(config?: string): Promise<{ broker: NatsServer; nats: Nats }> {
+async function startBroker(config?: string): Promise<{ broker: ServerProcess; nats: Nats }> {
   const broker = await startNats({ config });
   closing.push(() => broker.stop());
   const nats = await natsTo(broker.url);

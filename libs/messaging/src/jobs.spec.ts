@@ -1,5 +1,5 @@
 import { RedisLink } from '@banyan/platform/redis';
-import { type RedisServer, eventually, startRedis, testDatabase } from '@banyan/testing';
+import { type ServerProcess, eventually, startRedis, testDatabase } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { JobContext } from './handlers.js';
 import { Jobs } from './jobs.js';
@@ -8,7 +8,7 @@ import { newScope, runInScope } from './scope.js';
 
 const test = testDatabase({ contexts: ['inventory'] });
 
-let redis: RedisServer;
+let redis: ServerProcess;
 beforeAll(async () => {
   redis = await startRedis();
 });

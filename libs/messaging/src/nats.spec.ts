@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { newId } from '@banyan/kernel';
 import { rpcToken } from '@banyan/platform/auth';
 import { rootLogger } from '@banyan/platform/telemetry';
-import { type NatsServer, eventually, startNats, testDatabase, freePort } from '@banyan/testing';
+import { type ServerProcess, eventually, startNats, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { Envelope, EventEnvelope } from './envelope.js';
 import { Nats, NatsUnavailableError } from './nats.js';
@@ -12,7 +12,7 @@ import { wireTo } from './wires.spec-support.js';
 
 // What holds for every wire is in remote.spec.ts; here is what a broker adds.
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
-let server: NatsServer;
+let server: ServerProcess;
 beforeAll(async () => {
   await createToyTables(test);
   server = await startNats();
@@ -119,7 +119,7 @@ describe('permissions', () => {
     { user: "monolith", password: "m" }
     { user: "mute", password: "m", permissions: { publish: "banyan.call.monolith.orders.>", subscribe: "_INBOX_mute.>" } }
   ] }`;
-  let guarded: NatsServer;
+  let guarded: ServerProcess;
   const as = async (user: string) => connected(guarded.url.replace('nats://', `nats://${user}:m@`), user);
   beforeAll(async () => void (guarded = await startNats({ config: users })));
   afterAll(() => guarded.stop());

@@ -1,11 +1,11 @@
-import { type NatsServer, startNats } from '@banyan/testing';
+import { type ServerProcess, startNats } from '@banyan/testing';
 import { connect } from '@nats-io/transport-node';
 import { afterAll, beforeAll } from 'vitest';
 import type { Broker, SharedLog } from './index.js';
 
 /** A NATS server for one spec file, with a connection that comes back by itself. */
 export class TestBroker {
-  server!: NatsServer;
+  server!: ServerProcess;
   broker!: Broker;
   #close: () => Promise<void> = () => Promise.resolve();
 

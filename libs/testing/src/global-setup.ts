@@ -1,4 +1,5 @@
 import type { TestProject } from 'vitest/node';
+import { watchServers } from './server-process.js';
 import { startTestServer } from './test-server.js';
 
 declare module 'vitest' {
@@ -8,9 +9,13 @@ declare module 'vitest' {
   }
 }
 
-/** Vitest's globalSetup: one Postgres for the whole run. */
+/** Vitest's globalSetup: one Postgres for the whole run; and who leaves another server running fails it. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const endServers = await watchServers();
   const server = await startTestServer();
   project.provide('adminUrl', server.adminUrl);
-  return () => server.stop();
+  return async () => {
+    await server.stop();
+    await endServers();
+  };
 }

@@ -4,9 +4,9 @@ export { type Engine, engine } from './engines.js';
 export { eventually } from './eventually.js';
 export { freePort } from './free-port.js';
 export { amidLateCommits } from './late-commits.js';
-export { type NatsServer, startNats } from './nats-server.js';
+export { startNats } from './nats-server.js';
 export { type PspProcess, type PspStats, startPsp } from './psp-process.js';
-export { type RedisServer, startRedis } from './redis-server.js';
+export { startRedis } from './redis-server.js';
 export { migrationsDir, projectRoot } from './settings.js';
 export {
   type TestDatabase,
@@ -16,4 +16,5 @@ export {
   testDatabase,
 } from './test-database.js';
 export { type TestServer, startTestServer } from './test-server.js';
+export { type ServerProcess } from './server-process.js';
 export { type UnleashServer, startUnleash } from './unleash-server.js';

@@ -1,6 +1,6 @@
 import { type Product, catalog } from '@banyan/contracts';
 import { newId } from '@banyan/kernel';
-import { type ContextApp, type RedisServer, contextApp, eventually, startRedis, testDatabase } from '@banyan/testing';
+import { type ContextApp, type ServerProcess, contextApp, eventually, startRedis, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { CatalogModule } from './catalog.module.js';
 
@@ -8,7 +8,7 @@ import { CatalogModule } from './catalog.module.js';
    was came from the cache. */
 const test = testDatabase({ contexts: ['catalog'] });
 
-let redis: RedisServer;
+let redis: ServerProcess;
 let shops: ContextApp[];
 let staff: string;
 

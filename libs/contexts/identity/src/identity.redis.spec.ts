@@ -2,14 +2,14 @@ import { identity } from '@banyan/contracts';
 import { type Client, clientToken } from '@banyan/messaging';
 import { keptKeys } from '@banyan/platform/auth';
 import { Cache } from '@banyan/platform/cache';
-import { type ContextApp, type RedisServer, contextApp, eventually, startRedis, testDatabase } from '@banyan/testing';
+import { type ContextApp, type ServerProcess, contextApp, eventually, startRedis, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { IdentityModule } from './identity.module.js';
 
 /* Two instances on one database and one Redis. */
 const test = testDatabase({ contexts: ['identity'] });
 
-let redis: RedisServer;
+let redis: ServerProcess;
 let shops: ContextApp[];
 
 beforeAll(async () => {

@@ -1,11 +1,11 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { DomainError } from '@banyan/kernel';
-import { type RedisServer, eventually, startRedis } from '@banyan/testing';
+import { type ServerProcess, eventually, startRedis } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { RedisLink } from '../redis/index.js';
 import { type Cache, RedisCache, noCache } from './index.js';
 
-let redis: RedisServer;
+let redis: ServerProcess;
 beforeAll(async () => {
   redis = await startRedis();
 });

@@ -1,6 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { Controller, Get, Module, Post } from '@nestjs/common';
-import { type RedisServer, eventually, startRedis } from '@banyan/testing';
+import { type ServerProcess, eventually, startRedis } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { loadConfig } from '../config/index.js';
 import { RedisLink } from '../redis/index.js';
@@ -46,7 +46,7 @@ describe('writes from one address', () => {
 
 /* One suite for every place where attempts may be counted. `processes` share what they count, where that is possible. */
 describe.each(['memory', 'redis'] as const)('guesses at one account, counted in %s', (where) => {
-  let redis: RedisServer | undefined;
+  let redis: ServerProcess | undefined;
   const links: RedisLink[] = [];
   beforeAll(async () => {
     if (where === 'redis') redis = await startRedis();
