@@ -22,15 +22,18 @@ let broker: ServerProcess;
 let nats: Nats;
 beforeAll(() => createToyTables(test));
 
-const running: { stop(): Promise<void> }[] = [];
+const running: { stop(): Promise<unknown> }[] = [];
 beforeEach(async () => {
   broker = await startNats();
   nats = await natsTo(broker.url);
 });
 afterEach(async () => {
-  await Promise.all(running.splice(0).map((each) => each.stop()));
-  await nats.close();
-  await broker.stop();
+  try {
+    await Promise.all(running.splice(0).map((each) => each.stop()));
+  } finally {
+    await nats?.close();
+    await broker?.stop();
+  }
 });
 
 const undone = async () =>
@@ -111,13 +114,16 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
     })();
-    return {
+    loop.catch(() => {}); // told by whoever stops it
+    const duplicating = {
       async stop() {
         stopped = true;
         await loop;
         return again;
       },
     };
+    running.push(duplicating);
+    return duplicating;
   }
 
   it('parks a poison event with hundreds behind it, and lets all others go on', { timeout: 120_000 }, async () => {

@@ -5,7 +5,7 @@ import { INBOX_RETENTION, idFloor } from './inbox.js';
 
 const HOUR = 60 * 60 * 1000;
 
-/** Delivered events stay this long, longer than any stream keeps them, so that everything can be published again. */
+/** Delivered events stay this long, so that everything can be published again; what a stream has that nobody has taken, for good. */
 const OUTBOX_RETENTION = 30 * 24 * HOUR;
 
 /* A day more than the inbox counts on: a row is never missed by the event that follows it. */
@@ -16,7 +16,9 @@ const sweeps: { what: string; text: string; before: (now: number) => unknown }[]
   {
     what: 'outbox',
     text: `delete from outbox where (event_id, subscriber) in
-      (select event_id, subscriber from outbox where event_id < $1 and state = 'done' order by event_id limit 5000)`,
+      (select event_id, subscriber from outbox o where event_id < $1 and state = 'done' and not exists
+        (select from outbox_stream s where s.subscriber = o.subscriber and s.incarnation = o.via and s.taken < o.seq)
+      order by event_id limit 5000)`,
     before: (now) => idFloor(now - OUTBOX_RETENTION),
   },
   {

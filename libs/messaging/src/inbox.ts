@@ -31,7 +31,7 @@ const take = `
   from given g left join fresh f using (event_id) left join known k using (event_id) order by g.ord`;
 
 /** Some miss the one before them. */
-class Split extends Error {
+class Gap extends Error {
   constructor(readonly missing: ReadonlySet<string>) {
     super('gap');
   }
@@ -59,7 +59,7 @@ export class Inbox {
     } catch (error) {
       // Not the event's fault: the database is away, or the context has moved.
       if (DomainError.is(error) && error.kind === 'unavailable') throw error;
-      if (error instanceof Split) return this.#without(error.missing, events);
+      if (error instanceof Gap) return this.#without(error.missing, events);
       if (events.length === 1) return [{ id: events[0]!.id, verdict: 'failed', error: describe(error) }];
     }
     const half = Math.ceil(events.length / 2);
@@ -80,7 +80,7 @@ export class Inbox {
     return this.unit.run(this.#cause(events[0]!), async (ctx) => {
       const verdicts = await this.#take(events, ctx);
       if (verdicts.includes('gap'))
-        throw new Split(new Set(events.flatMap(({ id }, index) => (verdicts[index] === 'gap' ? [id] : []))));
+        throw new Gap(new Set(events.flatMap(({ id }, index) => (verdicts[index] === 'gap' ? [id] : []))));
       const receipts: Receipt[] = [];
       for (const [index, event] of events.entries()) {
         if (verdicts[index] === 'fresh') await this.#react(event, ctx.fork(this.#cause(event)));

@@ -2,10 +2,10 @@ import { type Consumer, type ConsumerMessages, type JsMsg, PubHeaders } from '@n
 import { Logger } from '@nestjs/common';
 import { DomainError } from '@banyan/kernel';
 import { withRemoteParent } from '@banyan/platform/telemetry';
-import { LRUCache } from 'lru-cache';
 import { EventEnvelope, type GivenBack, type Receipt } from './envelope.js';
 import { hasMoved } from './failures.js';
-import type { Nats } from './nats.js';
+import { type Held, HeldEvents, type HoldingOptions } from './held-events.js';
+import { type Nats, soon } from './nats.js';
 import { outOfScope } from './scope.js';
 
 /** What takes the events of one subscriber. */
@@ -20,18 +20,7 @@ export interface Taker {
   giveBack(producer: string, back: GivenBack[]): Promise<void>;
 }
 
-export interface TakingOptions {
-  /** Applied in one transaction, at most. */
-  batch: number;
-  /** Tries before an event goes back and is parked. */
-  attempts: number;
-  /** First back-off; doubles with every try, with full jitter, up to a minute, ms. */
-  backoffMs: number;
-  /** How long an event waits here for the one before it, ms; then it waits in its outbox. */
-  patienceMs: number;
-  /** How many may wait here for long, for whatever reason: they take room from those that need not. */
-  waiting: number;
-}
+export type TakingOptions = HoldingOptions;
 
 export const takingDefaults: TakingOptions = {
   batch: 200,
@@ -50,29 +39,13 @@ export interface Tap {
   open(): Promise<Consumer | undefined>;
 }
 
-/** A question for messages stays open this long, ms: twice that, and a broker that says nothing is asked again. */
+/** A question for messages stays open this long, ms; a broker that says nothing for as long again is asked anew. */
 const ASK = 5_000;
 /** Looks again whether the context is here, when nobody tells; and whether there is a stream, ms. */
 const LOOK = 1_000;
 const LOOK_FOR_STREAM = 10_000;
-
-/** With many here, one that has waited this long for the one before it need not wait here, ms. */
-const LONG = 2_000;
-/** When an event is tried again whose turn it was not, at first, ms. */
-const SOON = 10;
 /** When an outbox that was not there is tried again, ms. */
 const AGAIN = 1_000;
-
-/** An event that is here: nobody else has it meanwhile. */
-interface Held {
-  event: EventEnvelope;
-  /** More than one when it was published twice. */
-  messages: JsMsg[];
-  /** When it is to be tried, ms since the epoch. */
-  due: number;
-  /** Since when it misses the one before it. */
-  gapSince: number | undefined;
-}
 
 /**
  * Takes one subscriber's events from its stream, in one of its processes at a time: a batch is one transaction, and is
@@ -84,14 +57,9 @@ export class EventConsumer {
   fault: string | undefined;
   readonly #log: Logger;
   readonly #options: TakingOptions;
-  /** By the event's id, in the order they came. */
-  readonly #held = new Map<string, Held>();
-  /** Who comes behind an event. */
-  readonly #behind = new Map<string, Held>();
-  /** Tries of events that have failed here. */
-  readonly #failures = new LRUCache<string, number>({ max: 10_000 });
-  /** Events that went back: who comes behind one need not wait for it. */
-  readonly #returned = new LRUCache<string, true>({ max: 10_000 });
+  readonly #held: HeldEvents<JsMsg>;
+  /** What is on its way back to an outbox: one that is away holds up nobody else's events. */
+  readonly #givingBack = new Set<Promise<void>>();
   #messages: ConsumerMessages | undefined;
   #running: Promise<void> | undefined;
   #stopped = false;
@@ -109,6 +77,7 @@ export class EventConsumer {
   ) {
     this.#log = new Logger(`events.${subscriber}`);
     this.#options = { ...takingDefaults, ...options };
+    this.#held = new HeldEvents(this.#options);
   }
 
   start(onStop: () => void): void {
@@ -159,6 +128,7 @@ export class EventConsumer {
         continue;
       }
       let release: (() => Promise<void>) | undefined;
+      let pauseMs = 0;
       try {
         release = await this.taker.turn(() => {
           this.#mine = false;
@@ -169,15 +139,18 @@ export class EventConsumer {
         this.fault = undefined;
         failed = 0;
         if (consumer) await this.#takeFrom(consumer);
-        else await this.#pause('run', this.#mine ? LOOK_FOR_STREAM : LOOK * (0.5 + Math.random()));
+        else pauseMs = this.#mine ? LOOK_FOR_STREAM : LOOK * (0.5 + Math.random());
       } catch (error) {
         if (!this.tap.nats.connected) continue;
         this.fault = String((error as Error)?.message ?? error);
         if (failed++ === 0) this.#log.warn({ msg: `events for ${this.subscriber} are not taken`, reason: this.fault });
-        await this.#pause('run', Math.min(10_000, 100 * 2 ** failed) * (0.5 + Math.random() / 2));
+        pauseMs = Math.min(10_000, 100 * 2 ** failed) * (0.5 + Math.random() / 2);
       } finally {
+        this.#mine = false;
         await release?.();
       }
+      // Whoever can do more with the turn has it meanwhile.
+      if (pauseMs > 0) await this.#pause('run', pauseMs);
     }
   }
 
@@ -194,16 +167,17 @@ export class EventConsumer {
 
   /** Until the context leaves, the process stops, or the stream or the connection is gone. */
   async #takeFrom(consumer: Consumer): Promise<void> {
+    const held = this.#held;
     const tap = { open: true };
     const working = this.#work(tap);
     // What waits here, or is being applied, is not lost: the broker hears of it before it thinks so.
     const alive = setInterval(() => {
-      for (const { messages } of this.#held.values()) for (const message of messages) say(() => message.working());
+      for (const message of held.messages()) say(() => message.working());
     }, this.tap.keepAliveMs);
     try {
       while (this.#here && this.tap.nats.connected) {
         // No more is asked for than can be taken soon: the rest is for other processes.
-        const room = 2 * this.#options.batch - this.#held.size;
+        const room = 2 * this.#options.batch - held.size;
         if (room < this.#options.batch / 2) {
           await this.#pause('room', LOOK);
           continue;
@@ -211,7 +185,9 @@ export class EventConsumer {
         this.#messages = await consumer.fetch({ max_messages: room, expires: ASK });
         if (!this.#here) this.#messages.stop();
         for await (const message of this.#messages) {
-          this.#came(message);
+          const event = read(message);
+          if (event) held.came(event, message);
+          else this.#unreadable(message);
           this.#wakes.work();
         }
       }
@@ -220,59 +196,27 @@ export class EventConsumer {
       tap.open = false;
       this.#wakes.work();
       await working;
+      // What is told twice is taken once.
+      await soon(Promise.all(this.#givingBack));
       clearInterval(alive);
-      for (const { messages } of this.#held.values()) for (const message of messages) say(() => message.nak());
-      this.#held.clear();
-      this.#behind.clear();
+      for (const message of held.messages()) say(() => message.nak());
+      held.clear();
     }
-  }
-
-  #came(message: JsMsg): void {
-    const event = read(message);
-    if (!event) return this.#unreadable(message);
-    const held = this.#held.get(event.id);
-    if (held) return void held.messages.push(message);
-    const fresh = { event, messages: [message], due: 0, gapSince: undefined };
-    this.#held.set(event.id, fresh);
-    if (event.previous !== null) this.#behind.set(event.previous, fresh);
   }
 
   async #work(tap: { open: boolean }): Promise<void> {
     while (tap.open && this.#here) {
-      const batch = this.#due();
+      const batch = this.#held.due(Date.now());
       if (batch.length) {
         await this.#take(batch);
         this.#wakes.room();
       } else {
-        const next = Math.min(LOOK, ...[...this.#held.values()].map(({ due }) => due - Date.now()));
-        await this.#pause('work', Math.max(5, next));
+        await this.#pause('work', this.#held.waits(Date.now()));
       }
     }
   }
 
-  /** What can be tried now, a batch at most. What comes behind one that is held and cannot is left, too. */
-  #due(): Held[] {
-    const now = Date.now();
-    const batch: Held[] = [];
-    const chosen = new Set<string>();
-    for (const held of this.#held.values()) {
-      if (held.due > now) continue;
-      if (batch.length >= this.#options.batch) break;
-      const { id, previous } = held.event;
-      const before = previous !== null && !chosen.has(previous) ? this.#held.get(previous) : undefined;
-      if (before && !this.#patienceIsOver(held)) {
-        held.gapSince ??= now;
-        held.due = Math.max(before.due, now + SOON);
-      } else {
-        batch.push(held);
-        chosen.add(id);
-      }
-    }
-    // One that came back to the stream may have come behind those that wait for it.
-    return batch.sort(inOrder);
-  }
-
-  async #take(batch: Held[]): Promise<void> {
+  async #take(batch: Held<JsMsg>[]): Promise<void> {
     let receipts: Receipt[];
     try {
       receipts = await this.#receive(batch.map(({ event }) => event));
@@ -281,24 +225,21 @@ export class EventConsumer {
       const moved = hasMoved(error);
       if (!moved && !(DomainError.is(error) && error.kind === 'unavailable'))
         this.#log.error({ msg: `events for ${this.subscriber} could not be taken`, err: error });
-      for (const held of batch) held.due = Date.now() + (moved ? 50 : 250) * (1 + Math.random());
-      return;
+      return this.#held.again(batch, (moved ? 50 : 250) * (1 + Math.random()), Date.now());
     }
+    const now = Date.now();
     const said = new Map(receipts.map((receipt) => [receipt.id, receipt]));
-    const back: { held: Held; given: GivenBack }[] = [];
-    const missing: Held[] = [];
+    const missing: Held<JsMsg>[] = [];
+    const back: [Held<JsMsg>, GivenBack][] = [];
     for (const held of batch) {
       const receipt = said.get(held.event.id);
-      if (receipt?.verdict === 'applied' || receipt?.verdict === 'duplicate') {
-        this.#done(held);
-        continue;
-      }
-      const given = receipt?.verdict === 'failed' ? this.#failed(held, receipt.error) : this.#gap(held);
-      if (given) back.push({ held, given });
-      else if (receipt?.verdict !== 'failed') missing.push(held);
+      if (receipt?.verdict === 'applied' || receipt?.verdict === 'duplicate') this.#done(held);
+      else if (receipt?.verdict === 'failed') this.#failed(held, receipt.error, now, back);
+      else missing.push(held);
     }
-    this.#againTogether(missing);
-    if (back.length) await this.#giveBack(back);
+    for (const held of this.#held.missed(missing, now))
+      back.push([held, { ...this.#given(held), state: 'pending', attempts: 0, error: 'gap' }]);
+    this.#giveBack(back);
   }
 
   #receive(events: EventEnvelope[]): Promise<Receipt[]> {
@@ -307,53 +248,28 @@ export class EventConsumer {
     return parent ? withRemoteParent(parent, `take for ${this.subscriber}`, undefined, receive) : receive();
   }
 
-  /** Tries it again later, or answers what its outbox is to be told. */
-  #failed(held: Held, error: string): GivenBack | undefined {
-    const { attempts, backoffMs } = this.#options;
-    const { id } = held.event;
-    const failures = (this.#failures.get(id) ?? 0) + 1;
-    this.#failures.set(id, failures);
+  /** Tries it again later, or has it parked. */
+  #failed(held: Held<JsMsg>, error: string, now: number, back: [Held<JsMsg>, GivenBack][]): void {
+    const { failures, enough, delayMs } = this.#held.failed(held, now);
     // Each process counts for itself; and a message that comes again and again may be what ends them.
-    if (failures >= attempts || held.messages[0]!.info.deliveryCount >= 5 * attempts)
-      return { eventId: id, subscriber: this.subscriber, state: 'parked', attempts: failures, error };
-    const delay = Math.random() * Math.min(60_000, backoffMs * 2 ** failures);
-    held.due = Date.now() + delay;
-    if (this.#crowded) this.#forget(held, (message) => message.nak(Math.ceil(delay)));
-    return undefined;
+    if (enough || held.messages[0]!.info.deliveryCount >= 5 * this.#options.attempts)
+      back.push([held, { ...this.#given(held), state: 'parked', attempts: failures, error }]);
+    else if (this.#held.crowded) {
+      this.#held.letGo(held);
+      for (const message of held.messages) say(() => message.nak(Math.ceil(delayMs)));
+    }
   }
 
-  /** Likewise, for one whose predecessor has not come: another process has it, or it failed, or it is lost. */
-  #gap(held: Held): GivenBack | undefined {
-    held.gapSince ??= Date.now();
-    if (!this.#patienceIsOver(held)) return undefined;
-    return { eventId: held.event.id, subscriber: this.subscriber, state: 'pending', attempts: 0, error: 'gap' };
-  }
-
-  /** At one time: each at its own, they would go in as many transactions. Mostly another process has those before them. */
-  #againTogether(missing: Held[]): void {
-    const waited = Math.max(0, ...missing.map(({ gapSince }) => Date.now() - gapSince!));
-    const due = Date.now() + Math.min(300, Math.max(SOON, waited / 4)) * (0.5 + Math.random());
-    for (const held of missing) held.due = due;
-  }
-
-  #patienceIsOver({ event: { previous }, gapSince = Infinity }: Held): boolean {
-    const waited = Date.now() - gapSince;
-    return (
-      (previous !== null && this.#returned.has(previous)) ||
-      waited >= this.#options.patienceMs ||
-      (waited >= LONG && this.#crowded)
-    );
-  }
-
-  get #crowded(): boolean {
-    return this.#held.size > this.#options.waiting;
+  #given({ event }: Held<JsMsg>) {
+    return { eventId: event.id, subscriber: this.subscriber };
   }
 
   /** Not one of ours, or of a version to come: nobody here can ever take it. */
   #unreadable(message: JsMsg): void {
     const eventId = message.headers?.get(PubHeaders.MsgIdHdr);
     this.#log.error({ msg: 'a message that cannot be read', subject: message.subject, eventId });
-    if (!eventId) return say(() => message.term());
+    // Nor does any outbox know it.
+    if (!isEventId(eventId)) return say(() => message.term());
     // banyan.events.<subscriber>.<producer>.<Event>
     const producer = message.subject.split('.')[3]!;
     const given = { eventId, subscriber: this.subscriber, state: 'parked', attempts: 1, error: 'unreadable' } as const;
@@ -363,37 +279,40 @@ export class EventConsumer {
     );
   }
 
-  async #giveBack(back: { held: Held; given: GivenBack }[]): Promise<void> {
-    const byProducer = Map.groupBy(back, ({ held }) => held.event.type.slice(0, held.event.type.indexOf('.')));
+  /** Nobody waits for it but these events themselves: an outbox that is away may take its time to say so. */
+  #giveBack(back: [Held<JsMsg>, GivenBack][]): void {
+    for (const [held] of back) held.due = Infinity;
+    const byProducer = Map.groupBy(back, ([{ event }]) => event.type.slice(0, event.type.indexOf('.')));
     for (const [producer, theirs] of byProducer) {
-      try {
-        await this.taker.giveBack(
-          producer,
-          theirs.map(({ given }) => given),
-        );
-        for (const { held } of theirs) {
-          this.#returned.set(held.event.id, true);
-          this.#done(held);
-        }
-      } catch (error) {
-        this.#log.warn({ msg: `${producer} does not take its events back`, reason: String((error as Error)?.message) });
-        for (const { held } of theirs) held.due = Date.now() + AGAIN * (0.5 + Math.random());
-      }
+      const work = this.#returnTo(producer, theirs).finally(() => {
+        this.#givingBack.delete(work);
+        this.#wakes.work();
+        this.#wakes.room();
+      });
+      this.#givingBack.add(work);
     }
   }
 
-  #done(held: Held): void {
-    this.#forget(held, (message) => message.ack());
-    this.#failures.delete(held.event.id);
-    const next = this.#behind.get(held.event.id);
-    if (next) next.due = 0;
-    this.#behind.delete(held.event.id);
+  async #returnTo(producer: string, theirs: [Held<JsMsg>, GivenBack][]): Promise<void> {
+    try {
+      await this.taker.giveBack(
+        producer,
+        theirs.map(([, given]) => given),
+      );
+      for (const [held] of theirs) {
+        this.#held.returned(held);
+        for (const message of held.messages) say(() => message.ack());
+      }
+    } catch (error) {
+      this.#log.warn({ msg: `${producer} does not take its events back`, reason: String((error as Error)?.message) });
+      const held = theirs.map(([each]) => each);
+      this.#held.again(held, AGAIN * (0.5 + Math.random()), Date.now());
+    }
   }
 
-  #forget({ event: { id, previous }, messages }: Held, tell: (message: JsMsg) => void): void {
-    this.#held.delete(id);
-    if (previous !== null) this.#behind.delete(previous);
-    for (const message of messages) say(() => tell(message));
+  #done(held: Held<JsMsg>): void {
+    this.#held.done(held);
+    for (const message of held.messages) say(() => message.ack());
   }
 }
 
@@ -414,5 +333,5 @@ function read(message: JsMsg): EventEnvelope | undefined {
   }
 }
 
-const inOrder = ({ event: a }: Held, { event: b }: Held): number =>
-  a.subject === b.subject ? a.aggregateversion - b.aggregateversion : a.subject < b.subject ? -1 : 1;
+const isEventId = (text: string | undefined): text is string =>
+  /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/i.test(text ?? '');

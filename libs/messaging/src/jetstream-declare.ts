@@ -23,7 +23,7 @@ export class JetStreamUnusableError extends Error {
 }
 
 /** The oldest server that has all that is asked of it; Debian's is that old. */
-export const OLDEST_SERVER = '2.9.0';
+const OLDEST_SERVER = '2.9.0';
 
 export interface StreamLimits {
   /** How much may wait for one subscriber, in bytes; then its events wait in their outboxes. */
@@ -47,7 +47,7 @@ export const streamLimits: StreamLimits = {
 };
 
 /** The stream of a subscriber: a queue on disk that refuses when it is full, and forgets what has been taken. */
-export function streamConfig(subscriber: string, limits: StreamLimits): Partial<StreamConfig> & { name: string } {
+function streamConfig(subscriber: string, limits: StreamLimits): Partial<StreamConfig> & { name: string } {
   return {
     name: eventStream(subscriber),
     subjects: [eventSubjects(subscriber)],
@@ -66,7 +66,7 @@ export function streamConfig(subscriber: string, limits: StreamLimits): Partial<
 }
 
 /** One for all processes of the subscriber. It gives up on no message: that is decided where the tries are counted. */
-export function consumerConfig(subscriber: string, limits: StreamLimits): Partial<ConsumerConfig> {
+function consumerConfig(subscriber: string, limits: StreamLimits): Partial<ConsumerConfig> {
   return {
     durable_name: eventConsumer(subscriber),
     ack_policy: AckPolicy.Explicit,

@@ -29,8 +29,8 @@ export { JetStreamUnusableError, type StreamLimits, streamLimits } from './jetst
 export type Publication =
   /** It is kept, by the stream of that incarnation, at that place. */
   | { id: string; verdict: 'published'; via: string; seq: number }
-  /** Not now: the stream is full, or not there, or did not answer. It may be kept all the same. */
-  | { id: string; verdict: 'refused'; error: string }
+  /** Not now: the stream is full, or not there, or (`silent`) did not answer. It may be kept all the same. */
+  | { id: string; verdict: 'refused'; error: string; silent: boolean }
   /** Never: it is longer than the broker takes. */
   | { id: string; verdict: 'unfit'; error: string };
 
@@ -155,7 +155,7 @@ export class EventStreams {
             return { id, verdict: 'published', via: incarnation, seq: ack.seq };
           } catch (error) {
             this.#known.delete(subscriber);
-            return { id, verdict: 'refused', error: reason(error) };
+            return { id, verdict: 'refused', error: reason(error), silent: !(error instanceof JetStreamApiError) };
           }
         }),
       );

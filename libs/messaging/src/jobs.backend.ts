@@ -8,7 +8,7 @@ export interface Payload {
 
 /** Where BullMQ keeps the queue. */
 export interface JobBackend {
-  /** Runs `open` when the queue can be reached, and again whenever it has come back. */
+  /** Runs `open` when the queue can be reached, and again whenever it has come back; where it fails meanwhile, until it does not. */
   whenUp(open: () => Promise<void>): Promise<void>;
   isUp(): boolean;
   /** Is this only what everybody knows: that it cannot be reached? */
@@ -18,8 +18,9 @@ export interface JobBackend {
   close(): void;
 }
 
-/** How soon it is tried again, if Redis went away while the queue was being opened, ms. */
+/** How soon it is tried again, if Redis went away or refused while the queue was being opened: at first, and at last, ms. */
 const AGAIN = 500;
+const AT_LAST = 10_000;
 
 /**
  * How soon the sweeps go on after the queue was away: when a worker asks again (BullMQ would sleep for 15 s), and when a run
@@ -57,13 +58,13 @@ export function redisJobs(link: RedisLink, name: string): JobBackend {
   let timer: NodeJS.Timeout | undefined;
   return {
     async whenUp(open) {
-      const tried = (): void => {
+      const tried = (waitMs: number): void => {
         open().catch(() => {
           clearTimeout(timer);
-          timer = setTimeout(() => link.up && tried(), AGAIN).unref();
+          timer = setTimeout(() => link.up && tried(Math.min(AT_LAST, 2 * waitMs)), waitMs).unref();
         });
       };
-      unlisten = link.onUp(tried);
+      unlisten = link.onUp(() => tried(AGAIN));
     },
     isUp: () => link.up,
     // RedisLink says it, once. BullMQ's own connections notice it before and after, each for itself.

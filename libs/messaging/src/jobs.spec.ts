@@ -1,4 +1,5 @@
 import { RedisLink } from '@banyan/platform/redis';
+import { readiness } from '@banyan/platform/telemetry';
 import { type ServerProcess, eventually, startRedis, testDatabase } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { JobContext } from './handlers.js';
@@ -29,7 +30,7 @@ describe.each(['postgres', 'redis'] as const)('jobs, with their queue in %s', (w
     const process = async (
       jobs: Record<string, number>,
       ran: (name: string, ctx: JobContext) => unknown,
-      active?: () => boolean,
+      active?: (context: string) => boolean,
     ) => {
       const link = where === 'redis' ? new RedisLink(redis.url) : undefined;
       await link?.start();
@@ -99,13 +100,14 @@ describe.each(['postgres', 'redis'] as const)('jobs, with their queue in %s', (w
   it('does nothing where its context is owned elsewhere', async () => {
     let owned = false;
     let ran = 0;
+    let others = 0;
     const { jobs } = await fleet()(
-      { 'shop.sweep': 200 },
-      () => ran++,
-      () => owned,
+      { 'shop.sweep': 200, 'mall.sweep': 200 },
+      (name) => (name === 'shop.sweep' ? ran++ : others++),
+      (context) => context === 'mall' || owned,
     );
     await jobs.wake('shop.sweep');
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await eventually(() => others > 3);
     expect(ran).toBe(0);
     owned = true;
     await eventually(() => ran > 0);
@@ -182,6 +184,24 @@ describe.each(['postgres', 'redis'] as const)('jobs, with their queue in %s', (w
       await redis.restart({ emptied: true });
       await eventually(() => ran > before + 3, { timeoutMs: 15_000 });
       await jobs.wake('shop.sweep', { id: 'x' });
+    });
+
+    it('refuses what they need, that is said, and they run once it does not', async () => {
+      const ran: string[] = [];
+      const operator = new RedisLink(redis.url);
+      await operator.start();
+      await operator.commands.acl('SETUSER', 'default', '-evalsha', '-eval');
+      try {
+        await fleet()({ 'shop.sweep': 300 }, (name) => ran.push(name));
+        await eventually(async () =>
+          expect((await readiness.report()).degraded).toContainEqual(expect.stringMatching(/^jobs: NOPERM/)),
+        );
+      } finally {
+        await operator.commands.acl('SETUSER', 'default', '+@all');
+        operator.close();
+      }
+      await eventually(() => ran.length > 0, { timeoutMs: 15_000 });
+      expect((await readiness.report()).degraded).toBeUndefined();
     });
 
     it('hangs, and goes on', async () => {

@@ -1,7 +1,7 @@
 import { Logger } from '@nestjs/common';
 import { system } from '@banyan/kernel';
 import type { RedisLink } from '@banyan/platform/redis';
-import { currentTraceparent, metrics, withRemoteParent } from '@banyan/platform/telemetry';
+import { currentTraceparent, metrics, readiness, withRemoteParent } from '@banyan/platform/telemetry';
 import type { Queue, Worker } from 'bullmq';
 import type { JobContext } from './handlers.js';
 import { type JobBackend, type Payload, postgresJobs, redisJobs } from './jobs.backend.js';
@@ -44,6 +44,9 @@ export class Jobs {
   #timer: NodeJS.Timeout | undefined;
   #checking: Promise<void> | undefined;
   #stopped = false;
+  /** Why no job runs, for people; what everybody knows is left to others to say. */
+  #fault: string | undefined;
+  #unlist = () => {};
 
   constructor(
     options: JobsOptions,
@@ -62,6 +65,7 @@ export class Jobs {
 
   /** With a queue that cannot be reached: throws, or (Redis) goes on without until it can. */
   async start(): Promise<void> {
+    this.#unlist = readiness.degraded('jobs', () => this.#fault);
     await this.#backend.whenUp(() => this.#open());
     this.#timer = setInterval(() => void this.#check(), this.checkedMs).unref();
   }
@@ -69,6 +73,7 @@ export class Jobs {
   /** Lets running jobs end. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#unlist();
     clearInterval(this.#timer);
     await this.#checking;
     await this.#close();
@@ -109,7 +114,9 @@ export class Jobs {
       await queue.waitUntilReady();
       await this.#schedule(queue, { first: true });
       await worker.waitUntilReady();
+      this.#fault = undefined;
     } catch (error) {
+      this.#couldNotOpen(error);
       // Half a queue would never get whole: the next time starts anew.
       this.#queue = this.#worker = undefined;
       await closed(queue, worker, () => this.#backend.isUp());
@@ -148,8 +155,17 @@ export class Jobs {
     if (queue && worker) await closed(queue, worker, () => this.#backend.isUp());
   }
 
+  /** It is tried again and again: said when it is news. */
+  #couldNotOpen(error: unknown): void {
+    const fault = String((error as Error)?.message ?? error);
+    if (this.#stopped || this.#backend.isAway(error)) return;
+    if (fault !== this.#fault) this.#log.error({ msg: 'no jobs run: their queue cannot be opened', reason: fault });
+    this.#fault = fault;
+  }
+
   #failed(msg: string, error: unknown): void {
-    if (!this.#stopped && !this.#backend.isAway(error)) this.#log.warn({ msg, err: error });
+    if (!this.#stopped && !this.#backend.isAway(error))
+      this.#log.warn({ msg, reason: String((error as Error)?.message ?? error) });
   }
 
   async #run(name: string, { id, traceparent }: Payload): Promise<void> {

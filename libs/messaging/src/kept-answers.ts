@@ -1,8 +1,13 @@
-import type { AnyContract } from '@banyan/kernel';
+import type { AnyContract, Side } from '@banyan/kernel';
 import type { Cache, Forgotten, Kept } from '@banyan/platform/cache';
 import type { QueryContext } from './handlers.js';
 import type { Placement } from './placement.js';
 import { currentScope } from './scope.js';
+
+interface Owned {
+  side: Side;
+  epoch: number | undefined;
+}
 
 /**
  * Answers of a context's queries that are the same for whoever asks, kept in the cache; keys and groups are the context's
@@ -10,8 +15,8 @@ import { currentScope } from './scope.js';
  * written there lately is answered by the database, so that he sees it on every instance.
  */
 export class KeptAnswers {
-  /** By context, how its ownership was seen last. */
-  readonly #seen = new Map<string, string>();
+  /** By context, how its ownership was seen last; null: it is elsewhere. */
+  readonly #seen = new Map<string, Owned | null>();
 
   constructor(
     private readonly cache: Cache,
@@ -39,14 +44,15 @@ export class KeptAnswers {
   }
 
   /** The side, if the context is owned here. What was kept under another owner, or an earlier epoch, is forgotten. */
-  #owned(context: string): string | undefined {
+  #owned(context: string): Side | undefined {
     const where = this.placement.decide(context, 'job');
-    const owned = where.at === 'local' ? `${where.side ?? 'monolith'} ${where.epoch ?? ''}` : '';
-    if (this.#seen.get(context) !== owned) {
+    const owned = where.at === 'local' ? { side: where.side ?? 'monolith', epoch: where.epoch } : null;
+    const seen = this.#seen.get(context);
+    if (seen === undefined || seen?.side !== owned?.side || seen?.epoch !== owned?.epoch) {
       this.#seen.set(context, owned);
-      if (owned) void this.cache.forget({ groups: [allOf(context, owned.split(' ')[0]!)] });
+      if (owned) void this.cache.forget({ groups: [allOf(context, owned.side)] });
     }
-    return owned ? owned.split(' ')[0] : undefined;
+    return owned?.side;
   }
 }
 

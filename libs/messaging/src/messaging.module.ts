@@ -77,7 +77,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
       useFactory: (bus: Bus) => bus.client(contract),
       inject: [Bus],
     }));
-    const local = (context: string) => placement.decide(context, 'job').at === 'local';
+    const local = isLocal(placement);
     return {
       module: MessagingModule,
       global: true,
@@ -164,7 +164,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     if (!db) throw new Error(`${name} has no database (token ${databaseToken(name)})`);
     checkSubscriptions(contract, reactions);
 
-    const active = () => this.placement.decide(name, 'job').at === 'local';
+    const active = () => isLocal(this.placement)(name);
     const published = () => hosted.relay.wake();
     const unit = new UnitOfWork(name, db, this.options.side, this.#subscribersOf, published, this.placement);
     const options = { ...relayDefaults, ...this.options.relay };
@@ -185,7 +185,7 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
       const { inbox, unit } = hosted;
       if (!inbox) continue;
       const taker = {
-        active: () => this.placement.decide(name, 'job').at === 'local',
+        active: () => isLocal(this.placement)(name),
         turn: (lost: () => void) => takeTurn(unit.db, lost),
         receive: async (events: EventEnvelope[]) => {
           try {
@@ -260,6 +260,12 @@ export class MessagingModule implements OnModuleInit, OnApplicationBootstrap, Be
     return { servers, reactions, sagas, jobs };
   }
 }
+
+/** Does this process have the context? */
+const isLocal =
+  (placement: Placement) =>
+  (context: string): boolean =>
+    placement.decide(context, 'job').at === 'local';
 
 function checkSubscriptions(contract: AnyContract, reactions: readonly Reaction[]): void {
   const declared = [...contract.subscribes].sort();

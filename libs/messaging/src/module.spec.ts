@@ -116,10 +116,22 @@ it('what is past its time is deleted, and nothing else', async () => {
   await db.query(
     `insert into idempotency_key values ('a', 'o', 'old', '', '', now() - interval '25 hours'), ('a', 'o', 'young', '', '', now())`,
   );
+  // Of two that went into a stream one has been taken from it: the stream has the other one, and it alone.
+  await db.query(`insert into outbox_stream values ('streamed', 'stream', 7, now())`);
+  for (const [id, seq] of [
+    [old.replace(/.$/, '1'), 7],
+    [old.replace(/.$/, '2'), 8],
+  ])
+    await db.query(
+      `insert into outbox (event_id, subscriber, type, type_version, aggregate, version, data, occurred_at, state, due_at, via, seq)
+       values ($1, 'streamed', 'x', 1, 'x/1', 1, '{}', now(), 'done', now(), 'stream', $2)`,
+      [id, seq],
+    );
   await tidy(db);
   expect((await db.query('select event_id from inbox')).rows).toEqual([{ event_id: young }]);
   expect((await db.query('select event_id, state from outbox order by event_id, state')).rows).toEqual([
     { event_id: old, state: 'pending' },
+    { event_id: old.replace(/.$/, '2'), state: 'done' },
     { event_id: young, state: 'done' },
     { event_id: young, state: 'pending' },
   ]);

@@ -18,6 +18,12 @@ const MAX_PAYLOAD = '8MB';
 /** A call is answered within 30 s; until then whoever is at it says so once a second. */
 const ANSWERS = '{ max: 60, expires: "1m" }';
 
+/**
+ * Somebody who says nothing for two of these is gone. The server's own are two minutes: for so long a process that hangs,
+ * or whose machine does, would get its share of the calls.
+ */
+const PING = '5s';
+
 /** The configuration of a NATS server on which every kind of process may do its own work and nothing else. */
 export function natsConfig({ users, secret, server, tls }: NatsConfigOptions): string {
   return [
@@ -26,6 +32,8 @@ export function natsConfig({ users, secret, server, tls }: NatsConfigOptions): s
     '',
     ...(server ? [`listen: ${quoted(server.listen)}`, `jetstream { store_dir: ${quoted(server.store)} }`] : []),
     `max_payload: ${MAX_PAYLOAD}`,
+    `ping_interval: ${quoted(PING)}`,
+    'ping_max: 2',
     ...(tls ? tlsBlock(tls) : []),
     '',
     'authorization {',

@@ -7,6 +7,7 @@ import {
   eventStream,
   eventSubject,
   giveBackSubject,
+  heardBy,
   inboxPrefix,
   logStream,
   logSubject,
@@ -64,13 +65,14 @@ function monolith(system: System): NatsUser {
       ...names.flatMap((name) => system.eventsOf(name)),
       ...subscribers.flatMap(takes),
     ],
-    subscribe: names.flatMap((name) => served(system, 'monolith', name)),
+    subscribe: system.contracts.flatMap((contract) => served('monolith', contract, system.contracts)),
     answers: true,
   };
 }
 
 /** One context. It calls and hears what its contract names, on whichever side that is. */
-function service(system: System, { name, calls = [] }: AnyContract, everyone: readonly string[]): NatsUser {
+function service(system: System, contract: AnyContract, everyone: readonly string[]): NatsUser {
+  const { name, calls = [] } = contract;
   const heard = system.subscribersOf(name);
   const hears = system.producersOf(name);
   return {
@@ -92,7 +94,7 @@ function service(system: System, { name, calls = [] }: AnyContract, everyone: re
       ]),
       ...(hears.length > 0 ? takes(name) : []),
     ],
-    subscribe: served(system, 'service', name),
+    subscribe: served('service', contract, system.contracts),
     answers: true,
   };
 }
@@ -126,14 +128,8 @@ function controlPlane({ contracts }: System): NatsUser {
 }
 
 /** What one side of a context listens to. */
-function served(system: System, side: Side, context: string): string[] {
-  const group = queueGroup(side, context);
-  return [
-    `${callSubject(side, context, '*')} ${group}`,
-    ...(system.producersOf(context).length > 0 ? [`${deliverSubject(side, context)} ${group}`] : []),
-    ...(system.subscribersOf(context).length > 0 ? [`${giveBackSubject(side, context)} ${group}`] : []),
-  ];
-}
+const served = (side: Side, contract: AnyContract, all: readonly AnyContract[]): string[] =>
+  heardBy(side, contract, all).map(({ subject }) => `${subject} ${queueGroup(side, contract.name)}`);
 
 /** Declares a stream and reads it. Neither changes nor deletes one: that is for people, with a user of their own. */
 function reads(stream: string, consumer: string): string[] {

@@ -1,11 +1,12 @@
 import type { INestApplication } from '@nestjs/common';
 import { type MessageHandler, ServerNats } from '@nestjs/microservices';
-import type { Msg, Subscription } from '@nats-io/transport-node';
+import type { Msg } from '@nats-io/transport-node';
 import { type AnyContract, DomainError, type Side } from '@banyan/kernel';
 import { currentTraceparent } from '@banyan/platform/telemetry';
 import type { Envelope, EventEnvelope, GivenBack, Receipt, Reply } from './envelope.js';
-import { DEADLINE_EXCEEDED, INPUT_INVALID, refusal, unreachable } from './failures.js';
-import { BEAT, type Nats, NatsAwayError, NatsLateError, NatsUnavailableError, soon } from './nats.js';
+import { DEADLINE_EXCEEDED, refusal, unreachable } from './failures.js';
+import type { Listening, Nats } from './nats.js';
+import { BEAT, NatsAwayError, NatsLateError } from './nats-requests.js';
 import type { Peers, RemoteTransport, Whereabouts } from './placement.js';
 import { Receiver } from './receiver.js';
 import {
@@ -17,10 +18,11 @@ import {
   GIVING_BACK,
   type Return,
   broken,
+  inputTooLong,
   outputOf,
   tooLong,
 } from './rpc.js';
-import { callSubject, deliverSubject, giveBackSubject, queueGroup } from './subjects.js';
+import { callSubject, deliverSubject, giveBackSubject, heardBy, queueGroup } from './subjects.js';
 
 /** What Nest puts on the wire: a request, and its one answer. */
 interface Request {
@@ -49,7 +51,7 @@ export interface Post {
 
 /** Nest's own NATS transport on the process's one connection, with the subjects of the contexts that live here. */
 class RpcServer extends ServerNats {
-  #subscriptions: Subscription[] = [];
+  readonly #listening: Listening[] = [];
   /** What is being handled, and since when. */
   readonly #running = new Map<Msg, number>();
   readonly #beat = setInterval(() => this.#saySo(), BEAT).unref();
@@ -79,38 +81,19 @@ class RpcServer extends ServerNats {
 
   async #subscribe(): Promise<void> {
     const { nats, side, serves, contracts } = this.post;
-    const refused: string[] = [];
-    const subscribe = (subject: string, context: string, pattern: string) => {
-      const handle = this.getMessageHandler(pattern) as (error: null, message: Msg) => Promise<void>;
-      const subscription = nats.connection.subscribe(subject, {
-        queue: queueGroup(side, context),
-        callback: (error, message) => {
-          // The only error there is: the server does not permit it, and has ended the subscription.
-          if (error) refused.push(subject);
-          else void handle(null, message);
-        },
-      });
-      this.#subscriptions.push(subscription);
-    };
-    for (const { name, subscribes } of serves) {
-      const isHeard = contracts.some(({ subscribes }) => subscribes.some((event) => event.startsWith(`${name}.`)));
-      subscribe(callSubject(side, name, '*'), name, CALL);
-      if (subscribes.length > 0) subscribe(deliverSubject(side, name), name, DELIVERY);
-      if (isHeard) subscribe(giveBackSubject(side, name), name, GIVING_BACK);
-    }
+    for (const contract of serves)
+      for (const { subject, pattern } of heardBy(side, contract, contracts)) {
+        const handle = this.getMessageHandler(pattern) as (error: null, message: Msg) => Promise<void>;
+        this.#listening.push(
+          nats.listen(subject, (message) => void handle(null, message), queueGroup(side, contract.name)),
+        );
+      }
     await nats.settled();
-    if (refused.length)
-      throw new NatsUnavailableError(
-        `NATS at ${nats.where} does not let this process listen to ${refused.join(', ')}: check NATS_USER and its permissions`,
-      );
   }
 
   /** Takes no more messages, and resolves when those that were on their way are being handled. */
   async leave(): Promise<void> {
-    const { connected } = this.post.nats;
-    const leaving = this.#subscriptions.splice(0).filter((subscription) => !subscription.isClosed());
-    if (connected) await soon(Promise.allSettled(leaving.map((subscription) => subscription.drain())));
-    else for (const subscription of leaving) subscription.unsubscribe();
+    await Promise.all(this.#listening.splice(0).map((each) => each.leave()));
   }
 
   /** Whoever waits for a slow answer is told that somebody is at it. */
@@ -157,8 +140,7 @@ class NatsTransport implements RemoteTransport {
   async call(envelope: Envelope, until = envelope.deadline): Promise<Reply> {
     const { context, operation } = envelope;
     const message = encode({ pattern: CALL, id: ID, data: { token: this.token, envelope } satisfies Call });
-    if (message.length > this.nats.maxPayload)
-      return refusal(new DomainError(INPUT_INVALID, 'too_large', `The input of ${operation} is too long to be sent`));
+    if (message.length > this.nats.maxPayload) return inputTooLong(operation);
     return this.#ask(callSubject(this.side, context, operation), message, context, until);
   }
 

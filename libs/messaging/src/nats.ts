@@ -1,22 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Msg, type NatsConnection, type Status, connect, createInbox, errors } from '@nats-io/transport-node';
+import {
+  type Msg,
+  type NatsConnection,
+  type Status,
+  type Subscription,
+  connect,
+  errors,
+} from '@nats-io/transport-node';
 import { rootLogger } from '@banyan/platform/telemetry';
+import { NatsAwayError, NatsLostError, Requests, reason } from './nats-requests.js';
 import { inboxPrefix, isInbox } from './subjects.js';
 
-export {
-  callSubject,
-  deliverSubject,
-  eventConsumer,
-  eventStream,
-  eventSubject,
-  eventSubjects,
-  giveBackSubject,
-  inboxPrefix,
-  logStream,
-  logSubject,
-  natsUser,
-  queueGroup,
-} from './subjects.js';
+export { logStream, logSubject, natsUser } from './subjects.js';
 
 /** As `Config.nats` has them. */
 export interface NatsSettings {
@@ -33,21 +28,6 @@ export class NatsUnavailableError extends Error {
   override readonly name = 'NatsUnavailableError';
 }
 
-/** A request that was not sent: nobody has seen it. */
-export class NatsAwayError extends Error {
-  override readonly name = 'NatsAwayError';
-}
-
-/** The connection broke while the answer was awaited, or whoever had the request fell silent: it may have been seen. */
-export class NatsLostError extends Error {
-  override readonly name = 'NatsLostError';
-}
-
-/** No answer in time. */
-export class NatsLateError extends Error {
-  override readonly name = 'NatsLateError';
-}
-
 /** How long a process waits at its start for a broker that is starting as well, ms. */
 const PATIENCE = 5_000;
 /** One try to connect, ms. */
@@ -58,31 +38,13 @@ const AGAIN = 100;
 const PING = 5_000;
 /** How long the last messages may take to leave, ms. */
 const FLUSH = 1_000;
-/**
- * A process that is at work on a request says so every BEAT with an empty message; one that has been silent for SILENCE
- * is gone, ms. A broken TCP connection tells that by itself, but the broker's does not break when somebody else dies: a
- * call would wait for its deadline.
- */
-export const BEAT = 1_000;
-const SILENCE = 5_000;
-/** A timer that comes later than this tells about this process, not about others, ms. */
-const STALL = 250;
+/** What the broker refuses to let a process listen to is asked for again after this, ms: rights are mended while it runs. */
+const LISTEN_AGAIN = 5_000;
 
-/** A request that waits for its answer. */
-interface Asked {
-  subject: string;
-  until: number;
-  heardAt: number;
-  timer: NodeJS.Timeout | undefined;
-  resolve(answer: Msg): void;
-  reject(error: Error): void;
-}
-
-/** A message that leaves at the end of this turn; with a token it is a request. */
-interface Leaving {
-  subject: string;
-  payload: Uint8Array;
-  token?: string;
+/** Somebody listens to a subject, for as long as the process wants to. */
+export interface Listening {
+  /** Takes no more, and resolves when what was on its way has been handed over; at last after a second. */
+  leave(): Promise<void>;
 }
 
 /**
@@ -90,16 +52,17 @@ interface Leaving {
  * between nothing is kept for it, because whoever sends must know what was sent.
  */
 export class Nats {
-  readonly #asked = new Map<string, Asked>();
-  readonly #leaving: Leaving[] = [];
-  readonly #inbox: string;
+  readonly #requests: Requests;
   readonly #listeners = new Set<(connected: boolean) => void>();
-  #count = 0;
+  /** What this process listens to, and what is to be done when the broker does not permit it any more. */
+  readonly #listening = new Map<string, () => void>();
+  /** Subjects among them that it may not listen to. */
+  readonly #refused = new Set<string>();
+  /** What has been said of this connection: each refusal once. */
+  readonly #said = new Set<string>();
   #closing = false;
-  #awaySince: number | undefined;
+  #away = false;
   #maxPayload: number;
-  /** Since the connection is this one, an answer was refused: said once. */
-  #answersRefused = false;
 
   /**
    * `name` is the kind of process (`natsUser`): what the broker's lists call the connection, and the user that goes with
@@ -113,11 +76,10 @@ export class Nats {
     const until = Date.now() + patienceMs;
     for (;;) {
       try {
-        const nats = new Nats(await connect(options), where, options.inboxPrefix);
-        await nats.#listen(options.inboxPrefix);
-        return nats;
+        return await new Nats(await connect(options), where, options.inboxPrefix).#begun();
       } catch (error) {
-        if (error instanceof NatsUnavailableError) throw error;
+        // Unless the connection broke again: the broker may be starting.
+        if (error instanceof NatsUnavailableError && !error.cause) throw error;
         if (error instanceof errors.AuthorizationError)
           throw new NatsUnavailableError(
             `NATS at ${where} refuses ${options.user ? `the user ${options.user}` : 'a connection without a user'}: check NATS_USER and NATS_PASSWORD`,
@@ -125,7 +87,7 @@ export class Nats {
           );
         if (Date.now() >= until)
           throw new NatsUnavailableError(
-            `NATS cannot be reached at ${where} (${reason(error)}): check NATS_URL, and that it runs`,
+            `NATS cannot be reached at ${where} (${reason(error)}): check NATS_URL${options.tls ? ', NATS_TLS_CA, NATS_TLS_CERT and NATS_TLS_KEY' : ''}, and that it runs`,
             { cause: error },
           );
         await sleep(2 * AGAIN);
@@ -134,24 +96,25 @@ export class Nats {
   }
 
   private constructor(
-    /** For what this class does not do: subscriptions, JetStream. */
+    /** For what this class does not do: JetStream. */
     readonly connection: NatsConnection,
     /** Its servers, without secrets. */
     readonly where: string,
     inboxPrefix: string,
   ) {
     this.#maxPayload = connection.info!.max_payload;
-    this.#inbox = `${createInbox(inboxPrefix)}.`;
+    this.#requests = new Requests(connection, inboxPrefix);
     void this.#follow();
   }
 
   get connected(): boolean {
-    return this.#awaySince === undefined && !this.connection.isClosed();
+    return !this.#away && !this.connection.isClosed();
   }
 
-  /** Since when there is no connection, ms since the epoch. */
-  get awaySince(): number | undefined {
-    return this.#awaySince;
+  /** What is wrong, for people; undefined: nothing. */
+  get fault(): string | undefined {
+    if (!this.connected) return `no connection to ${this.where}`;
+    return this.#refused.size > 0 ? this.#mayNotListen() : undefined;
   }
 
   /** The longest message that the server takes, in bytes. */
@@ -176,95 +139,75 @@ export class Nats {
    * whoever has it falls silent, with a NatsLateError after `timeoutMs`. The payload must fit (`maxPayload`).
    */
   request(subject: string, payload: Uint8Array, timeoutMs: number): Promise<Msg> {
-    return new Promise((resolve, reject) => {
-      if (!this.connected) return reject(new NatsAwayError(`NATS at ${this.where} is away`));
-      const token = (++this.#count).toString(36);
-      const now = Date.now();
-      const asked: Asked = { subject, until: now + timeoutMs, heardAt: now, timer: undefined, resolve, reject };
-      this.#asked.set(token, asked);
-      this.#watch(token, asked, now);
-      this.#send({ subject, payload, token });
-    });
+    if (!this.connected) return Promise.reject(new NatsAwayError(`NATS at ${this.where} is away`));
+    return this.#requests.ask(subject, payload, timeoutMs);
   }
 
   /** Answers `message`; an empty payload is a sign of life. */
-  answer({ reply }: Msg, payload: Uint8Array): void {
-    if (reply) this.#send({ subject: reply, payload });
+  answer(message: Msg, payload: Uint8Array): void {
+    this.#requests.answer(message, payload);
   }
 
-  /* What a turn of the event loop brings about leaves together. The library writes once per microtask, which was a system
-     call for every message: half of what a call costs. */
-  #send(message: Leaving): void {
-    if (this.#leaving.push(message) === 1) setImmediate(() => this.#sendAll());
-  }
-
-  #sendAll(): void {
-    for (const { subject, payload, token } of this.#leaving.splice(0)) {
-      // Given up meanwhile: whoever asked was told that nobody answers.
-      if (token && !this.#asked.has(token)) continue;
-      try {
-        this.connection.publish(subject, payload, token ? { reply: this.#inbox + token } : undefined);
-      } catch (error) {
-        // Not sent: the connection is closed, or the server takes less than it did. Whoever awaits an answer hears nothing.
-        if (token) this.#give(token)?.reject(new NatsAwayError(reason(error), { cause: error }));
-      }
+  /** Answers arrive on one subscription, all of them. */
+  async #begun(): Promise<this> {
+    this.listen(`${this.#requests.inbox}*`, (message) => this.#requests.heard(message));
+    try {
+      await this.settled();
+      return this;
+    } catch (error) {
+      await this.close();
+      throw error;
     }
-  }
-
-  #watch(token: string, asked: Asked, now: number): void {
-    const next = Math.min(asked.until, asked.heardAt + SILENCE);
-    asked.timer = setTimeout(() => this.#look(token, asked, next), Math.max(1, next - now));
-  }
-
-  #look(token: string, asked: Asked, planned: number): void {
-    const now = Date.now();
-    // This process itself stood still: what has arrived meanwhile is read after its timers.
-    if (now > planned + STALL) asked.heardAt = now - SILENCE + STALL;
-    if (now >= asked.until) this.#give(token)?.reject(new NatsLateError(`No answer to ${asked.subject} in time`));
-    else if (now >= asked.heardAt + SILENCE)
-      this.#give(token)?.reject(new NatsLostError(`Whoever got ${asked.subject} has fallen silent`));
-    else this.#watch(token, asked, now);
-  }
-
-  #give(token: string): Asked | undefined {
-    const asked = this.#asked.get(token);
-    this.#asked.delete(token);
-    clearTimeout(asked?.timer);
-    return asked;
-  }
-
-  /** Answers arrive here, all of them on one subscription. */
-  async #listen(prefix: string): Promise<void> {
-    let refused = false;
-    const { connection } = this;
-    connection.subscribe(`${this.#inbox}*`, {
-      callback: (error, message) => {
-        if (error) refused = true;
-        else this.#heard(message.subject.slice(this.#inbox.length), message);
-      },
-    });
-    await this.settled();
-    if (!refused) return;
-    await this.close();
-    throw new NatsUnavailableError(
-      `NATS at ${this.where} does not let this process listen to ${prefix}.>: check NATS_USER and its permissions`,
-    );
-  }
-
-  #heard(token: string, message: Msg): void {
-    if (message.data.length > 0) return this.#give(token)?.resolve(message);
-    // The broker's own answer when nobody listens (503), or a sign of life.
-    if (message.headers?.code === 503) {
-      const asked = this.#give(token);
-      return asked?.reject(new NatsAwayError(`nobody listens to ${asked.subject}`));
-    }
-    const asked = this.#asked.get(token);
-    if (asked) asked.heardAt = Date.now();
   }
 
   /**
-   * Resolves when the server has seen all subscriptions: it answers in order, so what it refuses is known. Rejects with a
-   * NatsUnavailableError when the connection breaks meanwhile.
+   * Hands every message to `subject` over; as one of a `queue` group, those that this process gets. The broker may not
+   * permit it, which `settled` tells at the start, and `fault` whenever it happens: it is asked for again now and then.
+   */
+  listen(subject: string, hand: (message: Msg) => void, queue?: string): Listening {
+    let subscription: Subscription;
+    let again: NodeJS.Timeout | undefined;
+    const subscribe = () => {
+      // The only error there is: the server does not permit it.
+      const callback = (error: Error | null, message: Msg) => (error ? refused() : hand(message));
+      subscription = this.connection.subscribe(subject, { queue, callback });
+    };
+    const refused = () => {
+      if (again) return;
+      this.#refused.add(subject);
+      again = setTimeout(() => {
+        again = undefined;
+        void listenAgain();
+      }, LISTEN_AGAIN).unref();
+    };
+    const listenAgain = async () => {
+      if (this.connection.isClosed()) return;
+      subscription.unsubscribe();
+      subscribe();
+      await this.connection.flush().catch(() => {});
+      if (!again) this.#refused.delete(subject);
+    };
+    this.#listening.set(subject, refused);
+    subscribe();
+    return {
+      leave: async () => {
+        clearTimeout(again);
+        this.#refused.delete(subject);
+        this.#listening.delete(subject);
+        if (subscription.isClosed()) return;
+        if (this.connected) await soon(subscription.drain());
+        else subscription.unsubscribe();
+      },
+    };
+  }
+
+  #mayNotListen(): string {
+    return `NATS at ${this.where} does not let this process listen to ${[...this.#refused].join(', ')}: check NATS_USER and its permissions`;
+  }
+
+  /**
+   * Resolves when the server has seen everything that this process listens to. Rejects with a NatsUnavailableError when it
+   * does not permit some of it, or the connection breaks meanwhile.
    */
   async settled(): Promise<void> {
     try {
@@ -275,11 +218,13 @@ export class Nats {
         { cause: error },
       );
     }
+    // The server answers in order.
+    if (this.#refused.size > 0) throw new NatsUnavailableError(this.#mayNotListen());
   }
 
   /** Resolves when the server has everything that was sent, and at last after a second: it may hang. */
   async sent(): Promise<void> {
-    this.#sendAll();
+    this.#requests.sendAll();
     // Without a connection a flush waits for one.
     if (this.connected) await soon(this.connection.flush());
   }
@@ -301,44 +246,43 @@ export class Nats {
   #told(status: Status): void {
     const log = rootLogger();
     switch (status.type) {
+      // A try that fails after it had got somewhere is one more of these.
       case 'disconnect':
-        this.#awaySince ??= Date.now();
+        if (this.#away) return;
+        this.#away = true;
         log.warn({ server: status.server }, 'the connection to NATS is lost');
         this.#breakOff();
         return this.#tell(false);
       case 'reconnect':
-        this.#awaySince = undefined;
-        this.#answersRefused = false;
+        if (!this.#away) return;
+        this.#away = false;
+        this.#said.clear();
         this.#maxPayload = this.connection.info?.max_payload ?? this.#maxPayload;
         log.info({ server: status.server }, 'the connection to NATS is back');
         return this.#tell(true);
       case 'error':
-        return this.#refused(status.error);
-      case 'slowConsumer':
-        log.warn({ subject: status.sub.getSubject(), pending: status.pending }, 'messages of NATS pile up');
+        this.#complained(status.error);
     }
   }
 
   #breakOff(): void {
-    for (const token of [...this.#asked.keys()])
-      this.#give(token)?.reject(new NatsLostError(`The connection to NATS at ${this.where} broke`));
+    this.#requests.giveUp(new NatsLostError(`The connection to NATS at ${this.where} broke`));
   }
 
   /** The broker says which subject it has refused a message to, not which message: it is the same for all of them. */
-  #refused(error: Error): void {
-    const log = rootLogger();
-    const subject = error instanceof errors.PermissionViolationError && error.operation === 'publish' && error.subject;
-    if (subject && isInbox(subject)) {
-      // The right to answer goes with the connection that brought the request. Whoever asked knows that theirs broke.
-      if (!this.#answersRefused)
-        log.warn({ subject }, 'NATS takes no answers to what was asked before the connection broke');
-      this.#answersRefused = true;
-      return;
-    }
-    log.error({ reason: error.message }, 'NATS refuses something');
-    for (const [token, asked] of [...this.#asked])
-      if (asked.subject === subject)
-        this.#give(token)?.reject(new NatsAwayError(`NATS does not let this process send to ${subject}`));
+  #complained(error: Error): void {
+    const refused = error instanceof errors.PermissionViolationError ? error : undefined;
+    const isAnswer = refused?.operation === 'publish' && isInbox(refused.subject);
+    // The right to answer goes with the connection that brought the request, and does not last for ever. Whoever asked
+    // knows by now that there is none.
+    const what = isAnswer ? 'an answer to a request of an earlier connection, or of long ago' : error.message;
+    if (!this.#said.has(what)) rootLogger().error({ reason: what }, 'NATS refuses something');
+    this.#said.add(what);
+    // The library finds out by itself at first; not when rights were taken away since.
+    if (refused?.operation === 'subscription') this.#listening.get(refused.subject)?.();
+    if (refused?.operation !== 'publish' || isAnswer) return;
+    const { subject } = refused;
+    this.#requests.giveUp(new NatsAwayError(`NATS does not let this process send to ${subject}`), subject);
   }
 
   #tell(connected: boolean): void {
@@ -378,9 +322,4 @@ function optionsOf(settings: NatsSettings, name: string) {
       noAsyncTraces: true,
     },
   };
-}
-
-function reason(error: unknown): string {
-  const { message, code } = error as NodeJS.ErrnoException;
-  return message || code || String(error);
 }

@@ -70,7 +70,8 @@ const takeBack = (fence: string) => `
   from unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[]) as b(event_id, subscriber, state, attempts, error)
   where o.event_id = b.event_id and o.subscriber = b.subscriber
     and case o.state when 'done' then o.seq is not null when 'pending' then o.via is null else false end
-    and ${onceAtFirst(fence)}`;
+    and ${onceAtFirst(fence)}
+  returning o.event_id, o.subscriber`;
 
 /* The subscriber has not got these, and the streams that took them hold them no longer. */
 const recover = (fence: string) => `
@@ -124,17 +125,20 @@ export class Outbox {
     await this.unit.statement(hurry, [subscriber]);
   }
 
-  /** Deliveries that their subscriber could not take from a stream: parked, or for the relay to deliver itself. */
-  async takeBack(unsorted: readonly GivenBack[]): Promise<number> {
+  /**
+   * Deliveries that their subscriber could not take from a stream: parked, or for the relay to deliver itself. Answers which
+   * were taken back, as `<event> <subscriber>`: not those that are here, or that nobody here knows.
+   */
+  async takeBack(unsorted: readonly GivenBack[]): Promise<Set<string>> {
     const back = inOneOrder(unsorted, ({ eventId }) => eventId);
-    const { rowCount } = await this.unit.statement(takeBack, [
+    const { rows } = await this.unit.statement<{ event_id: string; subscriber: string }>(takeBack, [
       back.map(({ eventId }) => eventId),
       back.map(({ subscriber }) => subscriber),
       back.map(({ state }) => state),
       back.map(({ attempts }) => attempts),
       back.map(({ error }) => error.slice(0, 500)),
     ]);
-    return rowCount ?? 0;
+    return new Set(rows.map(({ event_id, subscriber }) => `${event_id} ${subscriber}`));
   }
 
   /** Of these events, which the subscriber says it has not got, those that are in no stream any more are due. */
@@ -152,9 +156,9 @@ export class Outbox {
     return Number(rows[0]?.again ?? 0);
   }
 
-  /** Says that deliveries are about to be settled with this stream. */
-  async note(subscriber: string, incarnation: string): Promise<void> {
-    await this.unit.statement(note, [subscriber, incarnation]);
+  /** Says that deliveries are about to be settled with this stream. Answers whether that is new. */
+  async note(subscriber: string, incarnation: string): Promise<boolean> {
+    return (await this.unit.statement(note, [subscriber, incarnation])).rowCount === 1;
   }
 
   /** Whose streams may hold deliveries of this context. */

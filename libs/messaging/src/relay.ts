@@ -41,6 +41,8 @@ export const relayDefaults: RelayOptions = {
 /** The longest wait for an event that has to come first, and for a stream that takes nothing, ms. */
 const GAP = 5_000;
 const PAUSE = 15_000;
+/** For what is not even tried meanwhile, ms: it is brought forward when the stream takes events again. */
+const ASIDE = 120_000;
 
 /** A subscriber whose stream takes nothing just now: full, or not there. */
 interface Pause {
@@ -67,8 +69,8 @@ export class Relay {
   /** Streams that the outbox knows of, by subscriber and incarnation. */
   readonly #noted = new Set<string>();
   #watchAt = 0;
-  /** Streams that this relay has looked at since its connection came about. */
-  readonly #looked = new Set<string>();
+  /** Streams that this relay has looked at since it last had reason to doubt them. */
+  #looked = new Set<string>();
   #forget: (() => void) | undefined;
 
   constructor(
@@ -92,7 +94,8 @@ export class Relay {
     this.#forget = this.streams?.onChange((connected) => {
       if (!connected) return;
       // It may have come back with less, or as another one.
-      this.#looked.clear();
+      // Another set: a look that is under way was at what there was before.
+      this.#looked = new Set();
       this.#watchAt = 0;
       for (const pause of this.#paused.values()) pause.until = 0;
       this.wake();
@@ -133,9 +136,9 @@ export class Relay {
    * order. Rejects when the context is owned elsewhere.
    */
   async takeBack(back: GivenBack[]): Promise<void> {
-    await this.#outbox.takeBack(back);
+    const taken = await this.#outbox.takeBack(back);
     for (const { eventId, subscriber, state, error } of back) {
-      if (state !== 'parked') continue;
+      if (state !== 'parked' || !taken.has(`${eventId} ${subscriber}`)) continue;
       this.#log.error({ msg: `parked for ${subscriber}`, eventId, reason: error });
       this.#parked.add();
     }
@@ -175,16 +178,22 @@ export class Relay {
   async #watch(): Promise<void> {
     if (Date.now() < this.#watchAt || (this.streams && !this.streams.connected)) return;
     this.#watchAt = Date.now() + this.options.watchMs * (0.75 + Math.random() / 2);
+    const looked = this.#looked;
     for (const subscriber of await this.#outbox.streamed()) {
       let state;
       try {
         state = await this.streams?.state(subscriber);
       } catch (error) {
+        // Its server may have crashed, and this process be connected to another one.
+        looked.delete(subscriber);
         this.#log.warn({ msg: `the stream of ${subscriber} does not tell its state`, reason: text(error) });
         continue;
       }
-      const again = await this.#outbox.saw(subscriber, state, !this.#looked.has(subscriber));
-      this.#looked.add(subscriber);
+      const doubtful = !looked.has(subscriber);
+      const again = await this.#outbox.saw(subscriber, state, doubtful);
+      looked.add(subscriber);
+      // What another process has set aside, which may be gone.
+      if (doubtful && state) await this.#outbox.hurry(subscriber);
       if (again)
         this.#log.log({ msg: `the stream of ${subscriber} may not have what it took: sent again`, events: again });
     }
@@ -192,11 +201,18 @@ export class Relay {
 
   async #round(rows: Row[]): Promise<void> {
     rows.sort((a, b) => (a.aggregate === b.aggregate ? a.version - b.version : a.aggregate < b.aggregate ? -1 : 1));
+    const now = Date.now();
     const going = new Set<string>();
     const queues = new Map<string, Row[]>();
     const outcomes: Outcome[] = [];
     for (const row of rows) {
-      const way = `${row.subscriber} ${this.#published(row)}`;
+      const published = this.#published(row);
+      const pause = published ? this.#paused.get(row.subscriber) : undefined;
+      if (pause && pause.until > now) {
+        outcomes.push(later(row, ASIDE * (1 + Math.random() / 4), pause.error));
+        continue;
+      }
+      const way = `${row.subscriber} ${published}`;
       const waits = row.previous_state === 'pending' || row.previous_state === 'parked';
       if (waits && !going.has(`${row.previous} ${way}`)) {
         // Behind an event of its own aggregate. Not a try: back it goes, for longer when that event is parked.
@@ -223,9 +239,6 @@ export class Relay {
   }
 
   async #publish(subscriber: string, queue: Row[]): Promise<Outcome[]> {
-    const pause = this.#paused.get(subscriber);
-    const wait = pause ? pause.until - Date.now() : 0;
-    if (wait > 0) return queue.map((row) => later(row, wait * (1 + Math.random() / 4), pause!.error));
     let said: Publication[];
     try {
       said = await this.streams!.publish(
@@ -233,13 +246,14 @@ export class Relay {
         queue.map((row) => this.#envelope(row)),
       );
     } catch (error) {
-      said = queue.map(({ event_id }) => ({ id: event_id, verdict: 'refused', error: text(error) }));
+      said = queue.map(({ event_id }) => ({ id: event_id, verdict: 'refused', error: text(error), silent: true }));
     }
+    if (said.some((each) => each.verdict === 'refused' && each.silent)) this.#looked.delete(subscriber);
     for (const via of new Set(said.flatMap((each) => (each.verdict === 'published' ? [each.via] : [])))) {
       if (this.#noted.has(`${subscriber} ${via}`)) continue;
-      await this.#outbox.note(subscriber, via);
+      // One that is new has lost nothing yet.
+      if (await this.#outbox.note(subscriber, via)) this.#looked.add(subscriber);
       this.#noted.add(`${subscriber} ${via}`);
-      this.#looked.add(subscriber);
     }
     const refused = said.find(({ verdict }) => verdict === 'refused');
     if (refused?.verdict === 'refused')

@@ -123,6 +123,17 @@ describe.each([
   });
   const add = (name: string, changes: Partial<Envelope> = {}) => call('add', { name, by: 1 }, changes);
   const counter = () => `c-${randomUUID()}`;
+  /** Resolves when the next call has come to where it is handled. */
+  const arrival = () =>
+    new Promise<void>((arrived) => {
+      const endpoint = toy.bus.endpoint('inventory')!;
+      const handle = endpoint.handle.bind(endpoint);
+      endpoint.handle = (envelope) => {
+        endpoint.handle = handle;
+        arrived();
+        return handle(envelope);
+      };
+    });
   const written = (name: string) => test.admin('select 1 from inventory.toy where name = $1', [name]);
 
   it.each([
@@ -147,8 +158,9 @@ describe.each([
   it('may have run what the connection broke off', async () => {
     const { peer, cut } = await wiring.fragile();
     expect((await peer.call(add(counter()))).ok).toBe(true);
+    const arrived = arrival();
     const lost = peer.call(call('sleep', { ms: 2_500 }));
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await arrived;
     const brokenAt = performance.now();
     cut();
     expect(await lost).toMatchObject({ ok: false, error: { code: 'UPSTREAM_UNAVAILABLE', kind: 'unavailable' } });
@@ -187,8 +199,9 @@ describe.each([
 
   it('ends what is running when it stops', async () => {
     peer = await wiring.peer();
+    const arrived = arrival();
     const slow = peer.call(call('sleep', { ms: 300 }));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await arrived;
     await toy.close();
     toy = await wiring.listen();
     expect((await slow).ok).toBe(true);

@@ -3,14 +3,13 @@ import { MessagePattern, NatsContext } from '@nestjs/microservices';
 import { DomainError, errorKinds } from '@banyan/kernel';
 import { z } from 'zod';
 import type { EventEnvelope, GivenBack, Reply } from './envelope.js';
-import { UPSTREAM_UNAVAILABLE, refusal } from './failures.js';
+import { INPUT_INVALID, UPSTREAM_UNAVAILABLE, refusal } from './failures.js';
 import { Receiver } from './receiver.js';
+import { CALL, DELIVERY, GIVING_BACK } from './subjects.js';
 
 /* What processes say to each other, over whatever Nest's transports speak. */
 
-export const CALL = 'banyan.call';
-export const DELIVERY = 'banyan.deliver';
-export const GIVING_BACK = 'banyan.giveback';
+export { CALL, DELIVERY, GIVING_BACK };
 
 /** How long receipts for events may take, ms. */
 export const DELIVER = 8_000;
@@ -84,7 +83,9 @@ export function outputOf<T>(reply: Reply): T {
   throw new DomainError(reply.error.code, reply.error.kind, reply.error.message, reply.error.data);
 }
 
-/** In the place of an answer that no transport can carry. */
+/** In the place of a call that no transport can carry, and of an answer. */
+export const inputTooLong = (operation: string): Reply =>
+  refusal(new DomainError(INPUT_INVALID, 'too_large', `The input of ${operation} is too long to be sent`));
 export const tooLong = (): Reply =>
   refusal(new DomainError('INTERNAL', 'internal', 'The answer is too long to be sent'));
 

@@ -4,7 +4,7 @@ import { ClientTCP, JsonSocket, type MessageHandler, ServerTCP } from '@nestjs/m
 import { DomainError } from '@banyan/kernel';
 import { currentTraceparent } from '@banyan/platform/telemetry';
 import type { Envelope, EventEnvelope, GivenBack, Receipt, Reply } from './envelope.js';
-import { CONTEXT_UNREACHABLE, INPUT_INVALID, refusal, unreachable, within } from './failures.js';
+import { CONTEXT_UNREACHABLE, refusal, unreachable, within } from './failures.js';
 import type { Address, Peers, RemoteTransport, Whereabouts } from './placement.js';
 import {
   CALL,
@@ -15,6 +15,7 @@ import {
   GIVING_BACK,
   type Return,
   broken,
+  inputTooLong,
   outputOf,
   tooLong,
 } from './rpc.js';
@@ -128,10 +129,7 @@ class TcpTransport implements RemoteTransport {
 
   async call(envelope: Envelope, until = envelope.deadline): Promise<Reply> {
     const text = JSON.stringify(envelope);
-    if (text.length > LONGEST)
-      return refusal(
-        new DomainError(INPUT_INVALID, 'too_large', `The input of ${envelope.operation} is too long to be sent`),
-      );
+    if (text.length > LONGEST) return inputTooLong(envelope.operation);
     return this.#ask(CALL, { token: this.token, envelope } satisfies Call, envelope.context, until);
   }
 
@@ -145,7 +143,9 @@ class TcpTransport implements RemoteTransport {
     outputOf(await this.#ask(GIVING_BACK, message, context, Date.now() + DELIVER));
   }
 
+  /** For good. Whoever is on the way to a connection is told that there is none. */
   close(): void {
+    this.#retired = true;
     this.#found();
     this.#client.close();
   }

@@ -4,7 +4,7 @@ export { type Engine, engine } from './engines.js';
 export { eventually } from './eventually.js';
 export { freePort } from './free-port.js';
 export { amidLateCommits } from './late-commits.js';
-export { startNats } from './nats-server.js';
+export { type NatsServer, startNats } from './nats-server.js';
 export { type PspProcess, type PspStats, startPsp } from './psp-process.js';
 export { startRedis } from './redis-server.js';
 export { migrationsDir, projectRoot } from './settings.js';

@@ -21,16 +21,18 @@ create table outbox_stream (
 );
 
 -- What a relay sees of a subscriber's stream; `seen` is null when there is none. What other streams have taken is due
--- again, unless the subscriber surely has it. So is what this one took a short while ago, when the broker may have
--- crashed since (`doubtful`): it syncs its files every two minutes. Harmless when wrong: the broker recognises what
--- it has, and the inbox knows. Answers how many deliveries became due.
+-- again, unless the subscriber surely has it. So is what this one took shortly before it was last seen, and since, when
+-- the broker may have crashed meanwhile (`doubtful`): it syncs its files every two minutes, and may have been away for
+-- long. Harmless when wrong: the broker recognises what it has, and the inbox knows. Answers how many deliveries became due.
 create function banyan_stream_seen(of_subscriber text, seen text, now_taken bigint, doubtful boolean)
 returns bigint language plpgsql volatile as $$
 declare
   elsewhere bigint;
   lost bigint := 0;
+  before timestamptz;
 begin
   if seen is not null then
+    select s.seen_at into before from outbox_stream s where s.subscriber = of_subscriber and s.incarnation = seen;
     insert into outbox_stream as s values (of_subscriber, seen, now_taken, now())
     on conflict (subscriber, incarnation) do update
       set taken = greatest(s.taken, excluded.taken), seen_at = excluded.seen_at
@@ -39,7 +41,7 @@ begin
       update outbox o set state = 'pending', attempts = 0, due_at = now(), via = null, seq = null
         where o.subscriber = of_subscriber and o.via = seen and o.seq > now_taken and o.state = 'done'
           -- When it was settled.
-          and o.due_at > now() - interval '3 minutes';
+          and o.due_at > coalesce(before, now()) - interval '3 minutes';
       get diagnostics lost = row_count;
     end if;
   end if;

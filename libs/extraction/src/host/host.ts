@@ -49,7 +49,7 @@ export async function createHost(config: Config, options: HostOptions): Promise<
   const nats =
     config.nats && (await Nats.connect(config.nats, { name: own ? natsUser.service(own) : natsUser.monolith }));
   const told =
-    nats && readiness.degraded('nats', () => (nats.connected ? undefined : `no connection to ${nats.where}`));
+    nats && readiness.degraded('nats', () => nats.fault);
   const streams = nats && new EventStreams(nats, { publishing: config.transports.events === 'jetstream' });
   const router = !options.placement && controlUrls ? new Router(config, controlUrls, side, own, nats) : undefined;
   const [urls, jobsUrl] = await Promise.all([
