@@ -16,7 +16,7 @@ const { words, ...given } = options(
     quick: false,
     /** Users at once, of `checkout`. */
     users: 16,
-    /** Writes a CPU profile of the monolith while purchases are made into .banyan/bench. */
+    /** Writes a CPU profile of the monolith while purchases are made into .banyan/bench-profile. */
     profile: false,
     build: true,
   },

@@ -52,7 +52,7 @@ export function judgePauses(session, { handovers, report }) {
 }
 
 /** The pauses of hand-overs: in the database, and as the commands of the context felt them. */
-function pauses(handovers, commands) {
+export function pauses(handovers, commands) {
   const moved = handovers.filter(({ from, to }) => from !== to);
   const rows = moved.map(pauseOf);
   const felt = moved.map(({ context, closedAt, openedAt }) => {

@@ -1,4 +1,4 @@
-/** Each thing that has to hold, by the sentence that says so. A run is judged by all of them. */
+/** Each thing that has to hold, by the sentence that says so. A run is judged by all of them, unless it says by which. */
 export const CHECKS = {
   answered: 'Every request is answered: no 5xx, no reset, no timeout',
   owner: 'A context has one owner at every instant, and epochs only grow',

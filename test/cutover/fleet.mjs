@@ -11,7 +11,7 @@ import { until } from './stack.mjs';
 /** One of each after the other, while a context goes out and comes back. */
 const VICTIMS = ['monolith', 'control-plane', 'service', 'proxy', 'monolith'];
 const CONTEXT = 'inventory';
-/** How often it goes out or comes back until one is killed on the way. */
+/** It goes out or comes back so many times at most until one of a kind was killed on the way. */
 const ROUNDS = 3;
 
 /**

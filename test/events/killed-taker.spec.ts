@@ -19,7 +19,7 @@ beforeAll(async () => {
   await createToyTables(test);
   broker = await startNats();
 });
-afterAll(() => broker.stop());
+afterAll(() => broker?.stop());
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => {

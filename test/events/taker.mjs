@@ -6,25 +6,12 @@ import { EventStreams } from '@banyan/messaging/jetstream';
 import { Nats } from '@banyan/messaging/nats';
 import { Database } from '@banyan/platform/database';
 import { z } from 'zod';
-// The engine below the door: there is no app around it here.
-import { Inbox } from '../../libs/messaging/dist/inbox.js';
-import { Relay, relayDefaults } from '../../libs/messaging/dist/relay.js';
-import { takeTurn } from '../../libs/messaging/dist/turn.js';
-import { UnitOfWork } from '../../libs/messaging/dist/unit-of-work.js';
+import { Inbox, Relay, relayDefaults, takeTurn, unitOfWork } from '../support/messaging-engine.mjs';
 
 const { urls, natsUrl, limits, diesAfter } = JSON.parse(process.env.TAKER);
 const data = z.strictObject({ name: z.string(), by: z.int(), value: z.int() });
 const Added = { ...event(1, 'counter', data), name: 'inventory.Added' };
-const unitOf = (context) => {
-  const db = new Database({ context, url: urls[context], max: 4 });
-  return new UnitOfWork(
-    context,
-    db,
-    'monolith',
-    () => [],
-    () => {},
-  );
-};
+const unitOf = (context) => unitOfWork(context, new Database({ context, url: urls[context], max: 4 }));
 const orders = unitOf('orders');
 const inbox = new Inbox(orders, [
   {

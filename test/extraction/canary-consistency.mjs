@@ -27,35 +27,35 @@ export async function perform({ seed, say, pairs, buyers, logs, endings, engines
       if (code !== 0) findings.wrong('processes', `banyan up ended with ${code}`);
     },
   }));
-    say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
-    const random = randomFrom(seed);
-    const users = await mintUsers(stack.adminUrl('monolith'), buyers, (n) => [n % 2 === 0 ? 'staff' : 'customer']);
-    const caller = new Caller(stack.urls, {
-      random,
-      giveUp: () => false,
-      complain: (text) => findings.wrong('answered', text),
-    });
-    const { plenty } = await fillShelves(caller);
-    const control = new Control(stack);
-    for (const context of CONTEXTS) {
-      const ms = await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS });
-      say(`${context} is in canary at 50 % after ${(ms / 1_000).toFixed(1)} s`);
-    }
-    // Every router has heard of it.
-    await sleep(2_000);
-    const skus = plenty.map(({ sku }) => sku);
-    const clients = users.map(
-      (user, n) => new Client({ ...user, sku: skus[n % skus.length], echoes: n % 4 < 2, random }),
-    );
-    const run = new Run({ urls: stack.urls, random, findings, clients, pairs });
-    say(`${clients.length} sessions`);
-    const from = performance.now();
-    await run.write((done) => say(`${done} of ${pairs} pairs`));
-    const seconds = (performance.now() - from) / 1_000;
-    await run.stickiness();
-    run.behind = await counted(stack, 'banyan_proxy_behind');
-    for (const context of CONTEXTS) await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
-    return { findings, logs, ...figuresOf(run, seconds) };
+  say(`the shop answers after ${((await stack.start()) / 1_000).toFixed(1)} s`);
+  const random = randomFrom(seed);
+  const users = await mintUsers(stack.adminUrl('monolith'), buyers, (n) => [n % 2 === 0 ? 'staff' : 'customer']);
+  const caller = new Caller(stack.urls, {
+    random,
+    giveUp: () => false,
+    complain: (text) => findings.wrong('answered', text),
+  });
+  const { plenty } = await fillShelves(caller);
+  const control = new Control(stack);
+  for (const context of CONTEXTS) {
+    const ms = await control.move(context, 'canary', { percent: 50, limitMs: LEG_LIMIT_MS });
+    say(`${context} is in canary at 50 % after ${(ms / 1_000).toFixed(1)} s`);
+  }
+  // Every router has heard of it.
+  await sleep(2_000);
+  const skus = plenty.map(({ sku }) => sku);
+  const clients = users.map(
+    (user, n) => new Client({ ...user, sku: skus[n % skus.length], echoes: n % 4 < 2, random }),
+  );
+  const run = new Run({ urls: stack.urls, random, findings, clients, pairs });
+  say(`${clients.length} sessions`);
+  const from = performance.now();
+  await run.write((done) => say(`${done} of ${pairs} pairs`));
+  const seconds = (performance.now() - from) / 1_000;
+  await run.stickiness();
+  run.behind = await counted(stack, 'banyan_proxy_behind');
+  for (const context of CONTEXTS) await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
+  return { findings, logs, ...figuresOf(run, seconds) };
 }
 
 /** What the proxies have counted of this, over all contexts. */

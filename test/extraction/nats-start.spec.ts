@@ -12,7 +12,7 @@ beforeAll(async () => {
   server = await startNats({ config: 'authorization { users: [{ user: "somebody", password: "right" }] }' });
 });
 afterAll(async () => {
-  await server.stop();
+  await server?.stop();
   await rm(stateDir, { recursive: true });
 });
 

@@ -18,7 +18,7 @@ let server: ServerProcess;
 beforeAll(async () => {
   server = await startNats({ config: natsConfig({ users, secret }) });
 });
-afterAll(() => server.stop());
+afterAll(() => server?.stop());
 
 const contract = (name: string): AnyContract => contracts.find((each) => each.name === name)!;
 const hears = (subscriber: string, event: string) => contract(subscriber).subscribes.includes(event);
@@ -185,8 +185,8 @@ const toHear = [
 ];
 
 describe('On a server with the generated configuration', () => {
-  let pairs = 0;
-  let refused = 0;
+  /** Of one user. */
+  const tries = toSend.length + toHear.length;
 
   it.each(users.map(({ user }) => user))('%s does its own work, and everything else is refused', async (user) => {
     const client = await RawClient.connect(server.url, user, natsPassword(secret, user));
@@ -202,20 +202,18 @@ describe('On a server with the generated configuration', () => {
         !hearing.has(`Subscription to "${subject}"${queue && ` using queue "${queue}"`}`);
       expect(toHear.filter((each) => isHeardOf(each) !== mayHear(user, each.subject, each.queue))).toEqual([]);
 
-      const each = sending.size + hearing.size;
-      expect(each).toBeGreaterThan(100);
-      pairs += toSend.length + toHear.length;
-      refused += each;
+      const refused = sending.size + hearing.size;
+      // The monolith serves every context, the others one at most.
+      expect(refused / tries).toBeGreaterThan(user === 'monolith' ? 0.8 : 0.9);
       // It has rights at all.
-      expect(each).toBeLessThan(toSend.length + toHear.length - 3);
+      expect(refused).toBeLessThan(tries - 3);
     } finally {
       client.close();
     }
   });
 
-  it('all of them together were thousands, and nearly all were refused', () => {
-    expect(pairs).toBeGreaterThan(10_000);
-    expect(refused / pairs).toBeGreaterThan(0.9);
+  it('all of them together try more than 10,000 times', () => {
+    expect(users.length * tries).toBeGreaterThan(10_000);
   });
 
   it('nobody gets in without a user, with another password, or with that of another user', async () => {

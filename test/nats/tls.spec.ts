@@ -74,7 +74,7 @@ describe('A NATS server with a certificate', () => {
     const tls = { cert: file('server.pem'), key: file('server.key') };
     server = await startNats({ config: natsConfig({ users, secret, tls }) });
   });
-  afterAll(() => server.stop());
+  afterAll(() => server?.stop());
 
   it('lets a process in that knows its authority', async () => {
     expect(await connect(server, { NATS_TLS_CA: file('ours.pem') })).toMatch(/^2\./);
@@ -99,7 +99,7 @@ describe('A NATS server that asks for certificates', () => {
     const tls = { cert: file('server.pem'), key: file('server.key'), ca: file('ours.pem') };
     server = await startNats({ config: natsConfig({ users, secret, tls }) });
   });
-  afterAll(() => server.stop());
+  afterAll(() => server?.stop());
 
   const own = (name: string) => ({
     NATS_TLS_CA: file('ours.pem'),

@@ -8,8 +8,9 @@ import { Agent, request } from 'undici';
 import pg from 'pg';
 import { startRedis } from '@banyan/testing/servers';
 import build from '../../tools/build.mjs';
+import { Endings } from '../support/endings.mjs';
 import { mintUsers } from '../support/mint.mjs';
-import { figure, options, quantile, randomFrom, table } from '../support/report.mjs';
+import { figure, options, quantile, randomFrom, sameAgain, table } from '../support/report.mjs';
 import { SHOP_ADDRESS, STAFF, shopOn, startPostgres } from '../support/shop.mjs';
 
 const given = options(
@@ -28,34 +29,37 @@ const given = options(
   },
   process.argv.slice(2),
 );
-/** Within this time after Redis went or came, either answer is right, ms. */
+/** Of what is asked within this time after Redis went or came, either answer is right, ms. */
 const SLACK = 1_000;
 /** So soon after Redis is back everything is open again, ms. */
 const OPEN_AGAIN = 5_000;
 const WHEN = ['before', 'gone', 'after'];
+/** So often every route is asked at least, whatever its share, and /readyz while Redis is gone, ms. */
+const BEAT = 500;
+/** So many looks at /readyz at least, or it was not looked at. */
+const LOOKS = 3;
 
 if (given.build) await build();
 const say = (text) => (given.json ? console.error(text) : console.log(text));
 const agent = new Agent({ connections: 128, headersTimeout: 30_000, bodyTimeout: 30_000 });
 const random = randomFrom(given.seed);
 const violations = [];
-const endings = [];
+const endings = new Endings();
 try {
   const { rows, figures } = await perform();
   say(`\n${table(['route', 'when', 'asked', 'answers', 'p50 ms', 'p99 ms', 'worst ms'], rows)}\n`);
   for (const each of violations.slice(0, 20)) say(`WRONG: ${each}`);
   say(`Sign-ins are open again ${figures.openAgainMs} ms after Redis is; ${figures.orders} orders, all delivered.`);
+  if (violations.length > 0) say(`Again: node test/outage/redis.mjs ${sameAgain(process.argv.slice(2), given.seed)}`);
   if (given.json) console.log(JSON.stringify({ ok: violations.length === 0, violations, figures }));
 } finally {
-  for (const end of endings.reverse()) await end();
+  await endings.end();
 }
 process.exit(violations.length > 0 ? 1 : 0);
 
 async function perform() {
-  const redis = await startRedis();
-  endings.push(() => redis.stop());
-  const postgres = await startPostgres(`outage-${process.pid}`, ['fsync=off']);
-  endings.push(() => postgres.stop());
+  const redis = await endings.add(() => startRedis());
+  const postgres = await endings.add(() => startPostgres('outage', ['fsync=off']));
   const databaseUrl = await postgres.database('banyan_outage');
   const shop = await shopOn({
     databaseUrl,
@@ -67,11 +71,11 @@ async function perform() {
       BANYAN_CARRIER_DELIVERY_MS: '500',
     },
   });
-  endings.push(() => shop.stop());
+  await endings.add(() => shop);
   await shop.start();
   const sql = new pg.Client({ connectionString: databaseUrl });
+  await endings.add(() => ({ stop: () => sql.end() }));
   await sql.connect();
-  endings.push(() => sql.end());
 
   const buyers = await mintUsers(databaseUrl, given.buyers, () => ['customer']);
   const products = (await answerOf(shop.url, 'GET', '/v1/products?limit=100')).json.items;
@@ -85,26 +89,29 @@ async function perform() {
   let since = performance.now();
   const ask = (route) => {
     const at = performance.now();
-    const note = { route: route.name, when, early: at - since < SLACK };
-    const work = route.ask(shop.url).then(
-      (answer) => {
-        Object.assign(note, { status: answer.status, code: answer.json?.code, ms: performance.now() - at });
-        note.retryAfter = answer.retryAfter;
-        asked.push(note);
-      },
-      (error) => {
-        asked.push(Object.assign(note, { status: error.code ?? error.message, ms: performance.now() - at }));
-      },
-    );
-    running.add(work.finally(() => running.delete(work)));
+    const note = { route: route.name, when, unsettled: at - since < SLACK };
+    const work = route
+      .ask(shop.url)
+      .then(
+        ({ status, json, retryAfter }) => Object.assign(note, { status, code: json?.code, retryAfter }),
+        (error) => Object.assign(note, { status: error.code ?? error.message }),
+      )
+      .then(() => {
+        // Redis went or came while it was under way.
+        note.unsettled ||= when !== note.when;
+        asked.push(Object.assign(note, { ms: performance.now() - at }));
+        running.delete(work);
+      });
+    running.add(work);
   };
+  const beat = Math.max(Math.round((given.rate * BEAT) / 1_000), routes.length);
   const load = async (seconds) => {
     const from = performance.now();
     for (let n = 0; n < seconds * given.rate; n++) {
       const due = from + (n * 1_000) / given.rate;
       const early = due - performance.now();
       if (early > 1) await sleep(early);
-      ask(draw(routes));
+      ask(routes[n % beat] ?? draw(routes));
     }
   };
 
@@ -115,18 +122,22 @@ async function perform() {
   since = -Infinity;
   await load(given.beside);
   say(`gone for ${given.gone} s`);
+  when = 'gone';
   await redis.kill();
-  [when, since] = ['gone', performance.now()];
-  const ready = [];
-  const probes = setInterval(async () => ready.push(await probe(shop.internalUrl)), 500);
+  since = performance.now();
+  const looks = [];
+  const looking = setInterval(() => {
+    if (performance.now() - since >= SLACK) looks.push(probe(shop.internalUrl));
+  }, BEAT);
   await load(given.gone);
-  clearInterval(probes);
+  clearInterval(looking);
+  const ready = await Promise.all(looks);
+  when = 'after';
   await redis.restart({ emptied: given.emptied });
-  [when, since] = ['after', performance.now()];
-  const back = performance.now();
+  since = performance.now();
   const openAgain = (async () => {
-    while ((await signIn(shop.url)).status !== 200) await sleep(20);
-    return Math.round(performance.now() - back);
+    while ((await signIn(shop.url).catch(() => undefined))?.status !== 200) await sleep(20);
+    return Math.round(performance.now() - since);
   })();
   say(`back for ${given.beside} s`);
   await load(given.beside);
@@ -205,8 +216,12 @@ async function answerOf(url, method, path, { token, body, key } = {}) {
 }
 
 async function probe(url) {
-  const { statusCode, body } = await request(`${url}/readyz`, { dispatcher: agent });
-  return { status: statusCode, degraded: (await body.json()).degraded ?? [] };
+  try {
+    const { statusCode, body } = await request(`${url}/readyz`, { dispatcher: agent });
+    return { status: statusCode, degraded: (await body.json()).degraded ?? [] };
+  } catch (error) {
+    return { status: error.code ?? error.message, degraded: [] };
+  }
 }
 
 /** Everything that was ordered arrives, although the jobs that move it have waited. */
@@ -222,15 +237,21 @@ async function delivered(sql) {
 
 function judge(asked, { ready, openAgainMs, undelivered }) {
   const routes = new Map(routesOf([{}], [{}]).map((route) => [route.name, route]));
-  for (const { route, when, early, status, code, retryAfter } of asked) {
+  for (const { route, when, unsettled, status, code, retryAfter } of asked) {
     const { closed, allowed = [200, 201] } = routes.get(route);
-    const refused = status === 503 && code === 'UPSTREAM_UNAVAILABLE' && retryAfter > 0;
     const shut = closed && when === 'gone';
-    if (shut ? refused || (early && allowed.includes(status)) : allowed.includes(status)) continue;
-    if (closed && when === 'after' && early && refused) continue;
+    const open = allowed.includes(status) && (!shut || unsettled);
+    const said = status === 503 && code === 'UPSTREAM_UNAVAILABLE' && retryAfter > 0;
+    const refused = said && (shut || (closed && unsettled));
+    if (open || refused) continue;
     violations.push(`${route}, ${when}: ${status} ${code ?? ''}`);
   }
-  for (const { status, degraded } of ready.slice(2))
+  for (const name of routes.keys())
+    for (const phase of WHEN)
+      if (!asked.some((each) => each.route === name && each.when === phase && !each.unsettled))
+        violations.push(`${name}, ${phase}: not asked`);
+  if (ready.length < LOOKS) violations.push(`only ${ready.length} looks at /readyz while Redis was gone`);
+  for (const { status, degraded } of ready)
     if (status !== 200 || !degraded.some((each) => each.startsWith('redis')))
       violations.push(`/readyz while Redis was gone: ${status} ${degraded}`);
   if (openAgainMs === 'never') violations.push(`nobody could sign in ${OPEN_AGAIN} ms after Redis was back`);

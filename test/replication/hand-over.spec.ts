@@ -1,4 +1,5 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { calledByAll, contracts } from '@banyan/contracts';
@@ -25,9 +26,10 @@ describe.each(['slot', 'JetStream'])('A bridge whose log goes through %s', (log)
   let pair: Pair;
   let bridge: BridgeProcess;
   let nats: ServerProcess | undefined;
-  const failPoints = mkdtempSync(join(tmpdir(), 'banyan-bridge-'));
+  let failPoints: string;
 
   beforeAll(async () => {
+    failPoints = await mkdtemp(join(tmpdir(), 'banyan-bridge-'));
     pair = await Pair.on(inject('adminUrl'));
     for (const side of ['monolith', 'service'] as const)
       await ensureContextDatabases({ adminUrl: pair.urls[side], contexts: ['notifications'], side, migrationsDir });
@@ -41,8 +43,12 @@ describe.each(['slot', 'JetStream'])('A bridge whose log goes through %s', (log)
   });
   afterEach(() => bridge?.stop());
   afterAll(async () => {
-    await pair?.drop();
-    await nats?.stop();
+    try {
+      await pair?.drop();
+    } finally {
+      await nats?.stop();
+      await rm(failPoints, { recursive: true });
+    }
   });
 
   const streamFrom = (from: Side): Stream => ({

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { eventually, projectRoot } from '@banyan/testing';
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it, onTestFinished } from 'vitest';
 import { Pair } from './pair.js';
 
 /* `banyan replicate` between two databases that know nothing of Banyan. */
@@ -97,6 +97,7 @@ it('refuses, copies, follows, stops, goes on, and leaves nothing behind', async 
 
 it('takes a mapping from a file, and says what is wrong with one', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'banyan-mapping-'));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
   const file = (name: string, text: string) => {
     writeFileSync(join(folder, name), text);
     return join(folder, name);

@@ -8,8 +8,11 @@ export class Endings {
 
   constructor() {
     const tell = (error) => console.error(error);
-    for (const signal of ['SIGINT', 'SIGTERM'])
-      process.once(signal, () => void this.end().catch(tell).then(() => process.exit(130)));
+    const stop = async () => {
+      await this.end().catch(tell);
+      process.exit(130);
+    };
+    for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, stop);
   }
 
   /** Starts something that can be `stop`ped. What is still starting when the run ends is waited for, and then stopped. */

@@ -1,14 +1,11 @@
 // Calls through our bus, and the floor below it.
 import 'reflect-metadata';
 import { defineContext, query } from '@banyan/kernel';
-import { newScope, runInScope } from '@banyan/messaging';
+import { allLocal, newScope, runInScope } from '@banyan/messaging';
 import { withRemoteParent } from '@banyan/platform/telemetry';
 import { z } from 'zod';
-// The engine below the door: a whole app would need a database, and a query asks it for nothing.
-import { Bus } from '../../../libs/messaging/dist/bus.js';
-import { Endpoint } from '../../../libs/messaging/dist/endpoint.js';
-import { allLocal } from '../../../libs/messaging/dist/placement.js';
-import { UnitOfWork } from '../../../libs/messaging/dist/unit-of-work.js';
+// A whole app would need a database, and a query asks it for nothing.
+import { Bus, Endpoint, unitOfWork } from '../../support/messaging-engine.mjs';
 import { measureRounds } from '../rounds.mjs';
 import { inputOf, schemas } from './toy.mjs';
 
@@ -26,19 +23,7 @@ const service = {
   },
 };
 const bus = new Bus(allLocal);
-bus.serve(
-  new Endpoint(
-    toy,
-    service,
-    new UnitOfWork(
-      'toy',
-      undefined,
-      'monolith',
-      () => [],
-      () => {},
-    ),
-  ),
-);
+bus.serve(new Endpoint(toy, service, unitOfWork('toy')));
 const client = bus.client(toy);
 
 const actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000a', roles: ['customer'] };

@@ -5,11 +5,8 @@ import { EventStreams } from '@banyan/messaging/jetstream';
 import { Nats } from '@banyan/messaging/nats';
 import { Database } from '@banyan/platform/database';
 import { z } from 'zod';
-// The engine below the door: what a whole app adds around it is not the question here.
-import { Inbox } from '../../../libs/messaging/dist/inbox.js';
-import { Relay, relayDefaults } from '../../../libs/messaging/dist/relay.js';
-import { takeTurn } from '../../../libs/messaging/dist/turn.js';
-import { UnitOfWork } from '../../../libs/messaging/dist/unit-of-work.js';
+// What a whole app adds around it is not the question here.
+import { Inbox, Relay, relayDefaults, takeTurn, unitOfWork } from '../../support/messaging-engine.mjs';
 import { measureHandOff } from './measure.mjs';
 
 const { urls, natsUrl, ...measure } = JSON.parse(process.env.BENCH_CASE);
@@ -30,23 +27,10 @@ const orders = new Database({ context: 'orders', url: urls.orders, max: 10 });
 const notifications = new Database({ context: 'notifications', url: urls.notifications, max: 10 });
 const actor = system('bench');
 let handler;
-const inbox = new Inbox(
-  new UnitOfWork(
-    'notifications',
-    notifications,
-    'monolith',
-    () => [],
-    () => {},
-  ),
-  [{ event: Happened, run: ({ data }) => handler(data) }],
-);
-const unit = new UnitOfWork(
-  'orders',
-  orders,
-  'monolith',
-  () => ['notifications'],
-  () => relay.wake(),
-);
+const inbox = new Inbox(unitOfWork('notifications', notifications), [
+  { event: Happened, run: ({ data }) => handler(data) },
+]);
+const unit = unitOfWork('orders', orders, { subscribers: ['notifications'], wake: () => relay.wake() });
 const deliver = (_subscriber, events) => inbox.receive(events);
 const nats = natsUrl && (await Nats.connect({ servers: [natsUrl], tls: {} }, { name: 'monolith' }));
 const streams = nats && new EventStreams(nats, { publishing: true });

@@ -11,7 +11,7 @@ import { TcpPeers } from '@banyan/messaging/tcp';
 import { rpcToken } from '@banyan/platform/auth';
 import { withRemoteParent } from '@banyan/platform/telemetry';
 import { firstValueFrom } from 'rxjs';
-import { Bus } from '../../../libs/messaging/dist/bus.js';
+import { Bus } from '../../support/messaging-engine.mjs';
 import { cpuOfServer } from '../events/measure.mjs';
 import { NEST, RAW, config, inputOf, toy } from './toy.mjs';
 

@@ -9,22 +9,13 @@ import { listenNats } from '@banyan/messaging/nats-rpc';
 import { RpcController, listenRpc } from '@banyan/messaging/tcp';
 import { AuthModule } from '@banyan/platform/auth';
 import { createHttpApp } from '@banyan/platform/http';
-// The engine below the door: a whole app would need a database, and a query asks it for nothing.
-import { Bus } from '../../../libs/messaging/dist/bus.js';
-import { Endpoint } from '../../../libs/messaging/dist/endpoint.js';
-import { UnitOfWork } from '../../../libs/messaging/dist/unit-of-work.js';
+// A whole app would need a database, and a query asks it for nothing.
+import { Bus, Endpoint, unitOfWork } from '../../support/messaging-engine.mjs';
 import { NEST, RAW, config, quote, toy } from './toy.mjs';
 
 const [natsUrl] = process.argv.slice(2);
-const noRows = new UnitOfWork(
-  'toy',
-  undefined,
-  'monolith',
-  () => [],
-  () => {},
-);
 const bus = new Bus(allLocal);
-bus.serve(new Endpoint(toy, { quote: async (input) => quote(input) }, noRows));
+bus.serve(new Endpoint(toy, { quote: async (input) => quote(input) }, unitOfWork('toy')));
 class Ours {}
 Module({
   imports: [AuthModule.with({ keySource: () => async () => ({ keys: [] }) })],
