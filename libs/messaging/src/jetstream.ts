@@ -41,6 +41,8 @@ export interface StreamState {
   taken: number;
   /** How many it has not. */
   waiting: number;
+  /** How many of those were delivered and are not acknowledged yet. */
+  onTheirWay: number;
 }
 
 export interface EventStreamsOptions {
@@ -181,6 +183,7 @@ export class EventStreams {
     return {
       incarnation: info.created,
       taken: Math.max(first_seq - 1, consumer?.ack_floor.stream_seq ?? 0, 0),
+      onTheirWay: consumer?.num_ack_pending ?? 0,
       waiting: consumer ? consumer.num_pending + consumer.num_ack_pending : messages,
     };
   }

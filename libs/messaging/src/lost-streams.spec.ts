@@ -33,7 +33,7 @@ class ForgetfulBroker implements Streams {
 
   async state(): Promise<StreamState> {
     if (this.silent) throw new Error('recovering');
-    return { incarnation: 'the same stream', taken: this.taken, waiting: 0 };
+    return { incarnation: 'the same stream', taken: this.taken, waiting: 0, onTheirWay: 0 };
   }
 
   onChange(listener: (connected: boolean) => void): () => void {
