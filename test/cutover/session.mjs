@@ -189,9 +189,7 @@ export class Session {
   #judgeFleet({ at, name, trouble, keyed, ms }) {
     // 409: sent again while the first one, whose answer was lost, still runs.
     if (/^503 .*Retry-After \d|^409 in progress/.test(trouble)) return;
-    // Of the services there is one each: nobody is left there to ask again.
-    const behind = keyed ? ['service'] : ['monolith', 'service'];
-    const lost = /^502/.test(trouble) ? behind : RESET.test(trouble) ? ['proxy'] : [];
+    const lost = /^502/.test(trouble) ? (keyed ? [] : ['monolith', 'service']) : RESET.test(trouble) ? ['proxy'] : [];
     const during = this.#struck.filter((each) => each.at >= at - ms - KILLED_MS && each.at <= at);
     if (during.some(({ what }) => lost.includes(what))) return;
     const killed = during.map(({ what }) => what).join(', ') || 'nobody';

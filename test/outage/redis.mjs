@@ -1,7 +1,7 @@
 // Redis goes away under load and comes back: which routes are closed meanwhile, and what the others notice of it.
-//   node test/outage/redis.mjs                          200 requests a second, Redis gone for 30 s
-//   node test/outage/redis.mjs --gone=5 --beside=4      shorter
-//   node test/outage/redis.mjs --emptied                it comes back with nothing in it
+//   npm run outage                          200 requests a second, Redis gone for 30 s
+//   npm run outage -- --gone=5 --beside=4   shorter
+//   npm run outage -- --emptied             it comes back with nothing in it
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request } from 'undici';
@@ -50,7 +50,7 @@ try {
   say(`\n${table(['route', 'when', 'asked', 'answers', 'p50 ms', 'p99 ms', 'worst ms'], rows)}\n`);
   for (const each of violations.slice(0, 20)) say(`WRONG: ${each}`);
   say(`Sign-ins are open again ${figures.openAgainMs} ms after Redis is; ${figures.orders} orders, all delivered.`);
-  if (violations.length > 0) say(`Again: node test/outage/redis.mjs ${sameAgain(process.argv.slice(2), given.seed)}`);
+  if (violations.length > 0) say(`Again: npm run outage -- ${sameAgain(process.argv.slice(2), given.seed)}`);
   if (given.json) console.log(JSON.stringify({ ok: violations.length === 0, violations, figures }));
 } finally {
   await endings.end();
