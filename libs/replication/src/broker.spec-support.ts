@@ -1,6 +1,7 @@
 import { type ServerProcess, startNats } from '@banyan/testing';
 import { connect } from '@nats-io/transport-node';
 import { afterAll, beforeAll } from 'vitest';
+import { Bundle } from './bundle.js';
 import type { Broker, SharedLog } from './index.js';
 
 /** A NATS server for one spec file, with a connection that comes back by itself. */
@@ -56,4 +57,20 @@ export class TestBroker {
       },
     };
   }
+}
+
+/** The bundle of one transaction with one message in it, whose prefix is `p`: its commit record stands at `end - 1`. */
+export function transaction(end: bigint, text: string): Buffer {
+  const begin = Buffer.alloc(21, 0);
+  begin.write('B', 0);
+  begin.writeBigUInt64BE(end - 1n, 1);
+  const content = Buffer.from(text);
+  const message = Buffer.concat([Buffer.from('M\x01'), Buffer.alloc(8), Buffer.from('p\0'), Buffer.alloc(4), content]);
+  message.writeUInt32BE(content.length, 12);
+  const commit = Buffer.alloc(26, 0);
+  commit.write('C', 0);
+  commit.writeBigUInt64BE(end, 10);
+  const bundle = new Bundle();
+  for (const each of [begin, message, commit]) bundle.add(each);
+  return bundle.take();
 }

@@ -3,7 +3,7 @@ import { EmbeddedPostgres } from '@banyan/platform/database';
 import { amidLateCommits, eventually, projectRoot } from '@banyan/testing';
 import pg from 'pg';
 import { afterAll, expect, it } from 'vitest';
-import { prepareStream, runStream, streamState } from './index.js';
+import { type Broker, prepareStream, runStream, streamState } from './index.js';
 import { TwoDatabases } from './two-databases.spec-support.js';
 
 /* On a server of its own: these faults are settings of a whole server. */
@@ -69,6 +69,29 @@ it('reads a chunk again that missed a transaction which the stream had applied a
   }
   await running.caughtUp();
   await both.expectSame(stream, 't');
+});
+
+it.each(['the target', 'NATS'])('warns of a slot that retains much while %s is away', async (away) => {
+  const schema = away === 'NATS' ? 'nats_away' : 'target_away';
+  await both.onBoth(`create schema ${schema}; create table ${schema}.t (id int primary key)`);
+  const stream = both.stream(schema);
+  await prepareStream(stream, { backfill: false });
+  await both.onSource(`create table if not exists public.noise (v text)`);
+  await eventually(async () => {
+    await both.onSource(
+      `insert into public.noise select repeat(md5(random()::text), 30) from generate_series(1, 1000)`,
+    );
+    return (await streamState(stream)).retainedBytes > 9 << 20;
+  });
+  const broker: Broker = { connection: undefined!, connected: false, maxPayload: 1 << 20, onChange: () => () => {} };
+  const warnings: string[] = [];
+  const running = both.run(away === 'NATS' ? stream : { ...stream, target: 'postgres://127.0.0.1:1/nobody' }, {
+    onWarning: (message) => void warnings.push(message),
+    ...(away === 'NATS' && { log: { broker, stream: 'away', subject: 'away', maxBytes: 1, publish: true } }),
+  });
+  await eventually(() => warnings.length > 0);
+  expect(warnings[0]).toMatch(new RegExp(`The slot ${stream.name} retains \\d+ MB of log; at 16 MB it is lost`));
+  await eventually(() => running.problems.length > 0);
 });
 
 it('notices that the source threw its log away, and is mended by a new backfill', async () => {

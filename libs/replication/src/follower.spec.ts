@@ -1,11 +1,10 @@
 import { headers } from '@nats-io/nats-core';
 import { jetstream } from '@nats-io/jetstream';
 import { afterEach, expect, it } from 'vitest';
-import { TestBroker } from './broker.spec-support.js';
+import { TestBroker, transaction } from './broker.spec-support.js';
 import { type Abandoned, LogFollower } from './follower.js';
 import { PgOutput } from './pgoutput.js';
 import { LogStream, PLACE_HEADER, type Place, type SharedLog, placeText } from './shared-log.js';
-import { Bundle } from './bundle.js';
 
 const nats = new TestBroker();
 const open = new Set<LogFollower>();
@@ -14,29 +13,16 @@ afterEach(() => {
   open.clear();
 });
 
-/** A transaction with one message in it: its commit record stands at `end - 1`. */
-function transaction(end: bigint, text: string): Buffer {
-  const begin = Buffer.alloc(21, 0);
-  begin.write('B', 0);
-  begin.writeBigUInt64BE(end - 1n, 1);
-  const content = Buffer.from(text);
-  const message = Buffer.concat([Buffer.from('M\x01'), Buffer.alloc(8), Buffer.from('p\0'), Buffer.alloc(4), content]);
-  message.writeUInt32BE(content.length, 12);
-  const commit = Buffer.alloc(26, 0);
-  commit.write('C', 0);
-  commit.writeBigUInt64BE(end, 10);
-  const bundle = new Bundle();
-  for (const each of [begin, message, commit]) bundle.add(each);
-  return bundle.take();
-}
+const SOURCE = '7000000000000000001/slot';
 
 class Writer {
   readonly #js = jetstream(nats.broker.connection);
   constructor(readonly log: SharedLog) {}
 
-  async put(content: Buffer, from: number, to: number | undefined, part = 0): Promise<void> {
+  async put(content: Buffer, from: number, to: number | undefined, part = 0, source = SOURCE): Promise<void> {
     const head = headers();
-    const place: Place = { from: BigInt(from), to: to === undefined ? undefined : BigInt(to), part, at: 1 };
+    const end = to === undefined ? undefined : BigInt(to);
+    const place: Place = { from: BigInt(from), to: end, part, at: 1, source, timeline: 1 };
     head.set(PLACE_HEADER, placeText(place));
     await this.#js.publish(this.log.subject, content, { headers: head });
   }
@@ -49,7 +35,7 @@ async function logOf(name: string): Promise<Writer> {
 }
 
 async function follow({ log }: Writer, mark: number, abandoned: Abandoned = new Map()): Promise<LogFollower> {
-  const follower = await LogFollower.open(log, BigInt(mark), abandoned);
+  const follower = await LogFollower.open(log, BigInt(mark), SOURCE, abandoned);
   if (typeof follower === 'string') throw new Error(follower);
   open.add(follower);
   return follower;
@@ -86,7 +72,7 @@ it('begins at the mark, wherever that is', async () => {
   const waiting = await follow(writer, 400);
   await writer.put(transaction(420n, 'new'), 400, 420);
   expect(await texts(waiting, 420)).toEqual(['new']);
-  expect(await LogFollower.open(writer.log, 9n, new Map())).toContain('lacks what comes after the mark 0/9');
+  expect(await LogFollower.open(writer.log, 9n, SOURCE, new Map())).toContain('lacks what comes after the mark 0/9');
 });
 
 it('leaves out a transaction that was published in part only, whether it was met before or not', async () => {
@@ -112,7 +98,7 @@ it('sees a hole, a message of somebody else, and a stream that was emptied', asy
   expect(await texts(follower, 10)).toEqual(['one']);
   await writer.put(transaction(30n, 'three'), 20, 30);
   await expect(texts(follower, 30)).rejects.toThrow('does not go on at 0/A');
-  expect(await LogFollower.open(writer.log, 10n, new Map())).toContain('lacks');
+  expect(await LogFollower.open(writer.log, 10n, SOURCE, new Map())).toContain('lacks');
   expect(await texts(await follow(writer, 20), 30)).toEqual(['three']);
 
   const last = await follow(writer, 30);
@@ -122,4 +108,18 @@ it('sees a hole, a message of somebody else, and a stream that was emptied', asy
   const { manager } = await LogStream.open(writer.log);
   await manager.streams.purge(writer.log.stream);
   await expect(follow(writer, 30)).rejects.toThrow('Nobody has published');
+});
+
+it('takes nothing from another source, whose positions look alike', async () => {
+  const writer = await logOf('sources');
+  const other = '7000000000000000002/slot';
+  await writer.put(transaction(10n, 'one'), 0, 10);
+  const follower = await follow(writer, 0);
+  expect(await texts(follower, 10)).toEqual(['one']);
+  await writer.put(transaction(20n, 'of another'), 10, 20, 0, other);
+  await expect(texts(follower, 20)).rejects.toThrow('goes on with another source');
+  expect(await LogFollower.open(writer.log, 10n, SOURCE, new Map())).toContain('lacks what comes after the mark 0/A');
+  const theirs = await LogFollower.open(writer.log, 10n, other, new Map());
+  open.add(theirs as LogFollower);
+  expect(await texts(theirs as LogFollower, 20)).toEqual(['of another']);
 });

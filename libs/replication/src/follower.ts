@@ -47,6 +47,7 @@ export class LogFollower implements LogSource {
 
   private constructor(
     private readonly mark: bigint,
+    private readonly source: string,
     private readonly created: string,
     private readonly abandoned: Abandoned,
     { broker }: SharedLog,
@@ -54,13 +55,13 @@ export class LogFollower implements LogSource {
     this.#unsubscribe = broker.onChange(() => this.#fail(new Error('The connection to NATS was lost')));
   }
 
-  /** Or why changes after the mark cannot be had any more. */
-  static async open(log: SharedLog, mark: bigint, abandoned: Abandoned): Promise<LogFollower | string> {
+  /** Of that source, as `History` names it. Or why changes after the mark cannot be had any more. */
+  static async open(log: SharedLog, mark: bigint, source: string, abandoned: Abandoned): Promise<LogFollower | string> {
     const there = await LogStream.open(log);
-    const beginning = await beginningAt(there, mark);
+    const beginning = await beginningAt(there, mark, source);
     if (!beginning)
-      return `the log in NATS lacks what comes after the mark ${lsnText(mark)}: it was emptied, or the target was away for too long`;
-    const follower = new LogFollower(mark, beginning.created, abandoned, log);
+      return `the log in NATS lacks what comes after the mark ${lsnText(mark)}: it was emptied, it is of another source, or the target was away for too long`;
+    const follower = new LogFollower(mark, source, beginning.created, abandoned, log);
     try {
       await follower.#begin(there, log, beginning.seq);
       return follower;
@@ -148,6 +149,7 @@ export class LogFollower implements LogSource {
   #receive(seq: number, place: Place, content: Buffer): void {
     if (this.#seq !== undefined && seq !== this.#seq + 1) throw new Error('Messages of the log in NATS were left out');
     this.#seq = seq;
+    if (place.source !== this.source) throw new Error('The log in NATS goes on with another source');
     if (seq < this.#skipUntil) return;
     if (place.part === 0) {
       if (this.#opened !== undefined) {
@@ -207,7 +209,7 @@ interface Beginning {
 }
 
 /** The message to begin with: the first one whose bundle does not end before the mark. undefined: it is gone. */
-async function beginningAt(log: LogStream, mark: bigint): Promise<Beginning | undefined> {
+async function beginningAt(log: LogStream, mark: bigint, source: string): Promise<Beginning | undefined> {
   const info = await log.info();
   if (!info?.state.messages) throw new Error('Nobody has published the log in NATS yet');
   const { created } = info;
@@ -217,6 +219,8 @@ async function beginningAt(log: LogStream, mark: bigint): Promise<Beginning | un
     if (!place) throw new Error('The log in NATS was cut while it was looked at');
     return place;
   };
+  // The messages of two sources are never in it together: the first one of another replaces all.
+  if ((await placeAt(last)).source !== source) return undefined;
   if ((await placeAt(first)).from > mark) return undefined;
   // The last message that begins at the mark or before: near the end, mostly.
   let low = first;

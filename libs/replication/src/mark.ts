@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { lsnText } from './stream.js';
 
 /* Grows when the tables below change shape. */
-const VERSION = '2';
+const VERSION = '3';
 
 /**
  * What the target keeps of the streams that end in it. `mark`: how far each has been applied, written in the same
@@ -21,8 +21,10 @@ const TABLES = `
     problem text,
     moved_at timestamptz not null default now()
   ) with (fillfactor = 10, autovacuum_vacuum_threshold = 1000);
-  -- The shared log that it follows, if not the slot; why changes are missing, when only its follower can see it.
-  alter table banyan_replication.mark add column if not exists log text, add column if not exists loss text;
+  -- The shared log that it follows, if not the slot, and the server and slot whose log that is; why changes are missing,
+  -- when only its follower can see it.
+  alter table banyan_replication.mark add column if not exists log text, add column if not exists source text,
+    add column if not exists loss text;
   create table if not exists banyan_replication.backfill (
     stream text not null references banyan_replication.mark on delete cascade,
     table_name text not null,
@@ -71,6 +73,8 @@ export interface Mark {
   holder: string | null;
   /** The shared log that was followed last; null: the slot. */
   log: string | null;
+  /** Whose log that is, and so what the position means. */
+  source: string | null;
   /** Why changes are missing, as who followed that log saw. */
   loss: string | null;
 }
@@ -82,7 +86,7 @@ const markOf = (row: MarkRow | undefined): Mark | undefined => row && { ...row, 
 export async function takeMark(target: pg.ClientBase, stream: string, holder: string): Promise<Mark | undefined> {
   const { rows } = await target.query<MarkRow>(
     `update banyan_replication.mark set holder = $2 where stream = $1
-      returning (lsn - '0/0')::text as lsn, holder, log, loss`,
+      returning (lsn - '0/0')::text as lsn, holder, log, source, loss`,
     [stream, holder],
   );
   return markOf(rows[0]);
@@ -90,7 +94,7 @@ export async function takeMark(target: pg.ClientBase, stream: string, holder: st
 
 export async function readMark(target: pg.ClientBase, stream: string): Promise<Mark | undefined> {
   const { rows } = await target.query<MarkRow>(
-    `select (lsn - '0/0')::text as lsn, holder, log, loss from banyan_replication.mark where stream = $1`,
+    `select (lsn - '0/0')::text as lsn, holder, log, source, loss from banyan_replication.mark where stream = $1`,
     [stream],
   );
   return markOf(rows[0]);
@@ -101,11 +105,12 @@ export async function noteLog(
   target: pg.ClientBase,
   stream: string,
   holder: string,
-  log: string | undefined,
+  followed: { log: string; source: string } | undefined,
 ): Promise<void> {
   await target.query(
-    `update banyan_replication.mark set log = $3 where stream = $1 and holder = $2 and log is distinct from $3`,
-    [stream, holder, log ?? null],
+    `update banyan_replication.mark set log = $3, source = $4
+      where stream = $1 and holder = $2 and (log, source) is distinct from ($3, $4)`,
+    [stream, holder, followed?.log ?? null, followed?.source ?? null],
   );
 }
 

@@ -5,6 +5,7 @@ import type { Chunk } from './backfill.js';
 import { type Table, chosenTables, readTables, targetSchemaOf } from './catalog.js';
 import { connect, qualified, quoted } from './connection.js';
 import { EarlierTransactions } from './earlier-transactions.js';
+import { historyOf } from './history.js';
 import { LogReader, type LogSource } from './log-reader.js';
 import {
   type Mark,
@@ -17,7 +18,7 @@ import {
   readReread,
   takeMark,
 } from './mark.js';
-import { lossOf, lost, readSlot } from './slot.js';
+import { type SourceLog, lossOf, lost, noteFeeds, readSlot } from './slot.js';
 import { ReplicationError, unreachable } from './errors.js';
 import type { Stream } from './stream.js';
 
@@ -63,8 +64,8 @@ export interface SharedSource {
   name: string;
   /** This process leaves the slot to another. */
   isGuest: boolean;
-  /** Or why changes after the mark cannot be had any more. */
-  follow: (mark: bigint) => Promise<LogSource | string>;
+  /** Of that source. Or why changes after the mark cannot be had any more. */
+  follow: (mark: bigint, source: string) => Promise<LogSource | string>;
 }
 
 export interface OpenOptions {
@@ -90,15 +91,15 @@ export async function openStream(stream: Stream, { holder, first, onTake, shared
     onTake();
     const source = await connect(stream.source, { as });
     clients.push(source);
-    const facts = await readSlot(source, stream.name);
-    const loss = mark.loss ?? lossOf(facts, mark.lsn, shared !== undefined);
-    if (loss && !shared && mark.log && facts.slot && facts.slot.confirmed > mark.lsn)
-      throw lost(
-        stream,
-        `${loss}; what lies between is in the stream ${mark.log} of NATS, and was not followed to its end`,
-      );
-    if (loss) throw lost(stream, loss);
-    await noteLog(target, stream.name, holder, shared?.name);
+    refuseLoss(stream, await readSlot(source, stream.name), mark, shared !== undefined);
+    const refuse = async (loss: string): Promise<never> => {
+      await noteLoss(target, stream.name, holder, loss);
+      throw lost(stream, loss);
+    };
+    const followed = shared && { log: shared.name, source: (await historyOf(source, stream.name)).source };
+    if (followed && mark.source !== null && mark.source !== followed.source)
+      await refuse('the mark is of another source than the one that is there now');
+    await noteLog(target, stream.name, holder, followed);
     await target.query(TARGET_SETTINGS);
     await useOrigin(target, stream);
     const keys = await publishNewTables(source, target, stream, shared?.isGuest === true);
@@ -107,15 +108,11 @@ export async function openStream(stream: Stream, { holder, first, onTake, shared
     const rereads = () => readReread(target, stream.name);
     const backfilling = progress.some(({ done }) => !done) || (await rereads()) !== undefined;
     const tables = await readTables(target, targetSchemaOf(stream));
-    const log = shared ? await shared.follow(mark.lsn) : await startReader(source, stream, mark.lsn, true);
-    if (typeof log === 'string') {
-      await noteLoss(target, stream.name, holder, log);
-      throw lost(stream, log);
-    }
+    const log = shared ? await shared.follow(mark.lsn, followed!.source) : await followSlot(source, stream, mark);
     return {
       target,
       source,
-      log,
+      log: typeof log === 'string' ? await refuse(log) : log,
       tables,
       keys,
       mark,
@@ -191,6 +188,30 @@ async function originOf(target: pg.Client, { name }: Stream): Promise<string> {
     [name],
   );
   return rows[0]!.origin;
+}
+
+/** `isShared`: what the slot has let go of is not missing yet. */
+function refuseLoss(stream: Stream, facts: SourceLog, mark: Mark, isShared: boolean): void {
+  const loss = mark.loss ?? lossOf(facts, mark.lsn, isShared);
+  if (!loss) return;
+  const log = facts.feeds ?? mark.log;
+  if (isShared || !log || !facts.slot || facts.slot.confirmed <= mark.lsn) throw lost(stream, loss);
+  throw lost(stream, `${loss}; what lies between is in the stream ${log} of NATS, and was not followed to its end`);
+}
+
+/** Takes the slot itself, which from here feeds no shared log. */
+async function followSlot(source: pg.Client, stream: Stream, mark: Mark): Promise<LogReader> {
+  const reader = await startReader(source, stream, mark.lsn, true);
+  try {
+    // Whoever published from it may have gone on until it was taken.
+    const facts = await readSlot(source, stream.name);
+    refuseLoss(stream, facts, mark, false);
+    if (facts.feeds !== undefined) await noteFeeds(source, stream.name, undefined);
+    return reader;
+  } catch (error) {
+    reader.close();
+    throw error;
+  }
 }
 
 /** `takeOver`: whoever reads the slot is ended; otherwise it fails while somebody does. */

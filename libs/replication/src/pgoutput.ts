@@ -76,35 +76,35 @@ export class PgOutput {
     this.#bytes = bytes;
     this.#at = 1;
     switch (bytes[0]) {
-      case 0x42: // B: final LSN, time, xid
+      case Tag.begin: // final LSN, time, xid
         return { kind: 'begin', xid: bytes.readUInt32BE(17) };
-      case 0x43: // C: flags, LSN, end LSN, time
-        return { kind: 'commit', end: bytes.readBigUInt64BE(10), at: wallClockMs(bytes.readBigInt64BE(18)) };
-      case 0x52:
+      case Tag.commit: // flags, LSN, end LSN, time
+        return { kind: 'commit', end: endOf(bytes), at: clockOf(bytes) };
+      case Tag.relation:
         return this.#relation();
-      case 0x49: {
+      case Tag.insert: {
         const relation = this.#known();
         this.#at += 1; // N
         return { kind: 'insert', relation, row: this.#row(relation) };
       }
-      case 0x55: {
+      case Tag.update: {
         const relation = this.#known();
         const old = bytes[this.#at++] === 0x4e ? undefined : this.#row(relation);
         if (old) this.#at += 1; // N
         return { kind: 'update', relation, old, row: this.#row(relation) };
       }
-      case 0x44: {
+      case Tag.delete: {
         const relation = this.#known();
         this.#at += 1; // K or O
         return { kind: 'delete', relation, old: this.#row(relation) };
       }
-      case 0x54: {
+      case Tag.truncate: {
         const count = this.#int32();
         const flags = bytes[this.#at++] as number;
         const relations = Array.from({ length: count }, () => this.#known());
         return { kind: 'truncate', relations, restartIdentity: (flags & 2) !== 0 };
       }
-      case 0x4d: {
+      case Tag.message: {
         const transactional = (bytes[this.#at++] as number) === 1;
         const lsn = bytes.readBigUInt64BE(this.#at);
         this.#at += 8;

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { chosenTables, readTables, targetSchemaOf } from './catalog.js';
 import { connect, qualified, quoted, withConnection } from './connection.js';
+import { historyOf } from './history.js';
 import { ensureMarkTables } from './mark.js';
 import { applicationName, dropOrigin, useOrigin } from './open.js';
 import { refuseBadName } from './preflight.js';
@@ -79,10 +80,15 @@ export async function prepareStream(stream: Stream, { backfill, check }: Prepare
 export async function joinStream(stream: Stream, log: SharedLog): Promise<void> {
   refuseBadName(stream);
   const { LogStream } = await import('./shared-log.js');
-  const { lsn } = await (await LogStream.open(log)).end();
-  if (lsn === undefined)
-    throw new ReplicationError('STREAM_ABSENT', `Nobody publishes ${log.stream} in NATS.`, 'Run its publisher first.');
   await withBoth(stream, async (source, target) => {
+    const history = await historyOf(source, stream.name);
+    const { lsn } = await (await LogStream.open(log)).end(history);
+    if (lsn === undefined)
+      throw new ReplicationError(
+        'STREAM_ABSENT',
+        `Nobody publishes ${log.stream} in NATS.`,
+        'Run its publisher first.',
+      );
     await ensureMarkTables(target);
     await useOrigin(target, stream);
     await transaction(target, async () => {
@@ -90,8 +96,9 @@ export async function joinStream(stream: Stream, log: SharedLog): Promise<void> 
       await empty(source, target, stream);
       // What is after it is in the log; what is before it is in the copy.
       await target.query(
-        'insert into banyan_replication.mark (stream, lsn, source_at, log) values ($1, $2, clock_timestamp(), $3)',
-        [stream.name, lsnText(lsn), log.stream],
+        `insert into banyan_replication.mark (stream, lsn, source_at, log, source)
+         values ($1, $2, clock_timestamp(), $3, $4)`,
+        [stream.name, lsnText(lsn), log.stream, history.source],
       );
       const tables = chosenTables(stream, (await readTables(source, stream.schema)).keys());
       await planCopy(source, target, stream, tables);

@@ -2,13 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type JetStreamClient, jetstream } from '@nats-io/jetstream';
 import { headers } from '@nats-io/nats-core';
 import { failPoint } from '@banyan/platform/fail-point';
-import type pg from 'pg';
 import { connect } from './connection.js';
+import { type History, historyOf } from './history.js';
 import type { LogReader } from './log-reader.js';
 import { applicationName, startReader } from './open.js';
 import { LogStream, PLACE_HEADER, type Place, type SharedLog, placeText, refuseAway } from './shared-log.js';
-import { lossOf, lost, readSlot } from './slot.js';
-import { SlotWatch } from './slot-watch.js';
+import { lossOf, lost, noteFeeds, readSlot } from './slot.js';
 import type { Stream } from './stream.js';
 import { Bundle } from './bundle.js';
 
@@ -51,6 +50,7 @@ export class Publisher {
     private readonly log: SharedLog,
     private readonly reader: LogReader,
     private readonly signal: AbortSignal,
+    private readonly history: History,
     /** Everything before it is published. */
     private to: bigint,
     /** The last message in the stream. */
@@ -66,8 +66,9 @@ export class Publisher {
     let reader: LogReader | undefined;
     try {
       const there = await LogStream.open(log);
-      await there.declare();
-      const end = await there.end();
+      await there.declare(options.onWarning);
+      const history = await historyOf(source, stream.name);
+      const end = await there.end(history);
       const facts = await readSlot(source, stream.name);
       const confirmed = facts.slot?.confirmed ?? 0n;
       // Published behind what the source may forget, and not in another history of it: then it goes on from there.
@@ -76,27 +77,27 @@ export class Publisher {
       const loss = lossOf(facts, from);
       if (loss) throw lost(stream, loss);
       reader = await startReader(source, stream, from, options.takeOver);
-      const { slot } = await readSlot(source, stream.name);
+      const { slot, feeds } = await readSlot(source, stream.name);
       if (!slot || slot.confirmed > from) throw new Error('Another process has read the slot meanwhile');
-      const publisher = new Publisher(log, reader, options.signal, from, end.seq);
+      // From here the slot may go ahead of every mark.
+      if (feeds !== log.stream) await noteFeeds(source, stream.name, log.stream);
+      const publisher = new Publisher(log, reader, options.signal, history, from, end.seq);
       // What the stream has does not lead here: whoever has not applied everything before this is to see that.
       if (!unbroken)
         await publisher.#put(Buffer.alloc(0), { from, to: from, part: 0, at: Date.now() }, 'instead of all');
       options.onOpen();
-      return await publisher.#carry(source, stream, options);
+      return await publisher.#carry();
     } finally {
       reader?.close();
       await source.end().catch(() => {});
     }
   }
 
-  async #carry(source: pg.Client, stream: Stream, { onWarning }: PublisherOptions): Promise<bigint> {
-    const watch = new SlotWatch(source, stream, onWarning, (error) => (this.#failure ??= error));
+  async #carry(): Promise<bigint> {
     const unsubscribe = this.log.broker.onChange(
       () => (this.#failure ??= new Error('The connection to NATS was lost')),
     );
     const timer = setInterval(() => this.#ask(), ASK_MS);
-    watch.start();
     try {
       while (!this.signal.aborted) {
         if (this.#failure) throw this.#failure;
@@ -114,7 +115,6 @@ export class Publisher {
       return this.to;
     } finally {
       clearInterval(timer);
-      watch.stop();
       unsubscribe();
     }
   }
@@ -150,10 +150,10 @@ export class Publisher {
     failPoint('bridge-after-publish');
   }
 
-  async #put(content: Buffer, place: Place, how?: 'instead of all'): Promise<void> {
+  async #put(content: Buffer, place: Omit<Place, keyof History>, how?: 'instead of all'): Promise<void> {
     refuseAway(this.log);
     const head = headers();
-    head.set(PLACE_HEADER, placeText(place));
+    head.set(PLACE_HEADER, placeText({ ...place, ...this.history }));
     if (how) head.set('Nats-Rollup', 'all');
     const { stream, subject } = this.log;
     const ack = await this.#client.publish(subject, content, {

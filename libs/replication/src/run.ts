@@ -5,6 +5,7 @@ import { applicationName } from './open.js';
 import { persistently } from './persistently.js';
 import type { RunOptions } from './run-options.js';
 import { Session, type SessionRun } from './session.js';
+import { watchSlot } from './slot-watch.js';
 import type { Stream } from './stream.js';
 
 /**
@@ -34,10 +35,18 @@ interface Sharing {
 
 async function follow(stream: Stream, options: RunOptions, sharing?: Sharing): Promise<'signal' | 'message'> {
   const holder = randomUUID();
+  const over = new AbortController();
   let first = true;
+  let begun = false;
+  // The mark was seen, or the target is away: then the slot is looked after without it.
+  const begin = () => {
+    if (!begun && options.log?.publish !== false) void watchSlot(stream, options.onWarning, over.signal);
+    begun = true;
+    sharing?.publish();
+  };
   const onTake = () => {
     first = false;
-    sharing?.publish();
+    begin();
   };
   const ended = await persistently(
     (opened) =>
@@ -54,12 +63,12 @@ async function follow(stream: Stream, options: RunOptions, sharing?: Sharing): P
     {
       signal: options.signal,
       onProblem: async (error, wasOpen) => {
-        if (error instanceof ReplicationError && error.code === 'TARGET_UNREACHABLE') sharing?.publish();
+        if (error instanceof ReplicationError && error.code === 'TARGET_UNREACHABLE') begin();
         options.onProblem?.(error);
         if (wasOpen) await note(stream, holder, error);
       },
     },
-  );
+  ).finally(() => over.abort());
   return ended ?? 'signal';
 }
 

@@ -11,7 +11,6 @@ import { type Row, placesOf, valueAt } from './row.js';
 import { type OpenOptions, type Opened, openStream } from './open.js';
 import type { RunOptions } from './run-options.js';
 import type { Stream } from './stream.js';
-import { SlotWatch } from './slot-watch.js';
 
 /* A batch ends with the first source transaction that goes past one of these. */
 const BATCH_ROWS = 10_000;
@@ -84,21 +83,15 @@ export class Session {
   static async run(stream: Stream, options: RunOptions, run: SessionRun): Promise<'signal' | 'message'> {
     const opened = await openStream(stream, run);
     const session = new Session(stream, options, run, opened);
-    // Who publishes a shared log looks after its slot.
-    const watch = run.shared
-      ? undefined
-      : new SlotWatch(opened.source, stream, options.onWarning, (error) => (session.#failure ??= error));
     let timer: NodeJS.Timeout | undefined;
     try {
       session.#log = opened.log;
       run.onOpen();
-      watch?.start();
       timer = setInterval(() => session.#ask(), ASK_MS);
       if (session.#backfilling) await session.#startCopying();
       return await session.#run(opened.log);
     } finally {
       clearInterval(timer);
-      watch?.stop();
       session.#chunks?.stop();
       opened.log.close();
       await opened.close();
@@ -108,9 +101,11 @@ export class Session {
   async #run(log: LogSource): Promise<'signal' | 'message'> {
     for (;;) {
       if (this.#failure) throw this.#failure;
-      if (!this.#inSource && (this.#ending || this.#mayStop())) {
-        await this.#finish(log);
-        return this.#ending ? 'message' : 'signal';
+      const ended = this.#ending && !this.#inSource;
+      if (ended || this.#mayStop()) {
+        // In the middle of a transaction there is nothing to finish: it was not committed, and comes again.
+        if (!this.#inSource) await this.#finish(log);
+        return ended ? 'message' : 'signal';
       }
       const item = log.take();
       if (!item) await this.#idle(log);
@@ -124,8 +119,10 @@ export class Session {
     }
   }
 
+  /** A slot gives the rest of a transaction; whoever publishes a shared log may have stopped in the middle of one. */
   #mayStop(): boolean {
-    return this.options.signal?.aborted === true && this.run.mayStop?.(this.#read) !== false;
+    if (this.options.signal?.aborted !== true) return false;
+    return this.run.mayStop ? this.run.mayStop(this.#read) : !this.#inSource;
   }
 
   #apply(event: LogEvent): Promise<void> | undefined {

@@ -4,7 +4,9 @@ import { headers } from '@nats-io/nats-core';
 import { expect, inject, it } from 'vitest';
 import { TestBroker } from './broker.spec-support.js';
 import { joinStream, leaveStream, prepareStream, streamState } from './index.js';
+import { historyOf } from './history.js';
 import { LogStream, PLACE_HEADER, placeText } from './shared-log.js';
+import { readSlot } from './slot.js';
 import { TwoDatabases } from './two-databases.spec-support.js';
 
 const nats = new TestBroker();
@@ -20,6 +22,7 @@ const confirmed = async (slot: string) => {
   );
   return BigInt(row!.lsn);
 };
+const feeds = async (slot: string) => (await readSlot(both.sourcePool, slot)).feeds;
 const now = async () => {
   const [row] = await both.onSource<{ lsn: string }>(`select (pg_current_wal_flush_lsn() - '0/0')::text as lsn`);
   return BigInt(row!.lsn);
@@ -92,6 +95,24 @@ it('goes on publishing while the target is away', async () => {
   await both.expectSame(stream, 't');
 });
 
+it('is never lost when the target was away at the first run that publishes', async () => {
+  await both.onBoth(`create schema first; create table first.t (id int primary key)`);
+  const stream = both.stream('first');
+  await (await both.start(stream, { log: undefined })).stop();
+  const alone = both.run({ ...stream, target: 'postgres://127.0.0.1:1/nobody' });
+  await both.onSource(`set synchronous_commit = on; insert into first.t select generate_series(1, 1000)`);
+  const written = await now();
+  await eventually(async () => (await confirmed(stream.name)) >= written);
+  // As it is seen when the target is back, before a bridge has been there.
+  expect(await streamState(stream)).toMatchObject({ state: 'streaming', reason: null });
+  await alone.stop();
+  expect(await streamState(stream)).toMatchObject({ state: 'prepared', reason: null });
+  const running = both.run(stream);
+  await running.caughtUp();
+  await both.expectSame(stream, 't');
+  expect(running.problems).toEqual([]);
+});
+
 it('waits for NATS, and loses nothing when it is killed', async () => {
   await both.onBoth(`create schema killed; create table killed.t (id int primary key, n int)`);
   const stream = both.stream('killed');
@@ -123,10 +144,11 @@ it('refuses a publisher that does not know of what another one has published', a
   const running = await both.start(stream);
   const log = nats.log(stream.name);
   const there = await LogStream.open(log);
+  const history = await historyOf(both.sourcePool, stream.name);
   const intrude = async () => {
-    const { lsn, seq } = await there.end();
+    const { lsn, seq } = await there.end(history);
     const head = headers();
-    head.set(PLACE_HEADER, placeText({ from: lsn!, to: lsn, part: 0, at: Date.now() }));
+    head.set(PLACE_HEADER, placeText({ from: lsn!, to: lsn, part: 0, at: Date.now(), ...history }));
     await jetstream(log.broker.connection).publish(log.subject, '', { headers: head, expect: { lastSequence: seq } });
     return true;
   };
@@ -166,17 +188,65 @@ it('names what was lost with a stream, once a target had not read all of it, and
   const mended = both.run(guest, { log });
   await mended.caughtUp();
   await both.expectSame(guest, 't');
+  // Positions of a source that was made anew may look like ours.
   await mended.stop();
+  await both.onSource(`update banyan_replication.mark set source = '1/' || stream`);
+  await expect(both.run(guest, { log }).ended()).rejects.toThrow('the mark is of another source');
+  expect(await streamState(guest)).toMatchObject({ state: 'lost' });
   await leaveStream(guest);
+});
 
-  // The same with what a slow target has not read in time.
-  await running.stop();
-  await manager.streams.purge(log.stream);
+it('a stream that was emptied harms no target that had read all of it', async () => {
+  await both.onBoth(`create schema emptied; create table emptied.t (id int primary key)`);
+  const stream = both.stream('emptied');
+  const log = nats.log(stream.name);
+  await (await both.start(stream)).stop();
+  await (await LogStream.open(log)).manager.streams.purge(log.stream);
   expect(await streamState(stream)).toMatchObject({ state: 'prepared' });
-  const emptied = both.run(stream);
-  await both.onSource(`insert into gone.t values (102)`);
-  await emptied.caughtUp();
+  const running = both.run(stream);
+  await both.onSource(`insert into emptied.t values (1)`);
+  await running.caughtUp();
   await both.expectSame(stream, 't');
+  expect(running.problems).toEqual([]);
+});
+
+it('names the target that was too slow for what the stream keeps; the prompt one and the source go on', async () => {
+  await both.onBoth(`create schema brim; create table brim.t (id int primary key, v text)`);
+  await both.onSource(`create schema slow; create table slow.t (id int primary key, v text)`);
+  const stream = both.stream('brim');
+  const few = { maxBytes: 512 << 10 };
+  const running = await both.start(stream, { log: nats.log(stream.name, few) });
+  const guest = both.guest(stream, 'slow');
+  const log = nats.log(stream.name, { ...few, publish: false });
+  await joinStream(guest, log);
+  const following = both.run(guest, { log });
+  await following.caughtUp();
+  await following.stop();
+  const { appliedLsn } = await streamState(guest);
+
+  const { manager } = await LogStream.open(log);
+  const state = async () => (await manager.streams.info(log.stream)).state;
+  const { first_seq: first } = await state();
+  for (let i = 0; i < 12; i++) {
+    await both.onSource(
+      `insert into brim.t select ${i}, (select string_agg(md5(g::text || ${i}), '') from generate_series(1, 2000) g)`,
+    );
+    await running.caughtUp();
+  }
+  expect((await state()).first_seq).toBeGreaterThan(first);
+  expect((await state()).bytes).toBeLessThanOrEqual(few.maxBytes);
+  await both.expectSame(stream, 't');
+  expect(running.problems).toEqual([]);
+  const written = (await readSlot(both.sourcePool, stream.name)).now;
+  await running.caughtUp();
+  await eventually(async () => (await confirmed(stream.name)) >= written);
+
+  await expect(both.run(guest, { log }).ended()).rejects.toMatchObject({
+    code: 'STREAM_LOST',
+    detail: expect.stringContaining(`lacks what comes after the mark ${appliedLsn}`),
+  });
+  expect(await streamState(guest)).toMatchObject({ state: 'lost' });
+  await leaveStream(guest);
 });
 
 it('names settings that are not ours, and goes on when they are', async () => {
@@ -194,6 +264,17 @@ it('names settings that are not ours, and goes on when they are', async () => {
   await both.onSource(`insert into drift.t values (1)`);
   await running.caughtUp();
   await both.expectSame(stream, 't');
+
+  // How much it keeps is no reason to stop.
+  await running.stop();
+  const warnings: string[] = [];
+  const onWarning = (message: string) => void warnings.push(message);
+  const larger = both.run(stream, { log: nats.log(stream.name, { maxBytes: log.maxBytes * 2 }), onWarning });
+  await both.onSource(`insert into drift.t values (2)`);
+  await larger.caughtUp();
+  await both.expectSame(stream, 't');
+  expect(larger.problems).toEqual([]);
+  expect(warnings).toEqual([expect.stringContaining(`max_bytes is ${log.maxBytes}, not ${log.maxBytes * 2}`)]);
 });
 
 it('changes between the slot and a shared log while writes go on, and refuses to go back too early', async () => {
@@ -210,6 +291,7 @@ it('changes between the slot and a shared log while writes go on, and refuses to
     await both.onSource(`insert into swap.t select generate_series(${next + 1}, ${(next += 500)})`);
     await running.stop();
     expect(running.problems).toEqual([]);
+    expect(await feeds(stream.name)).toBe(options === slot ? undefined : `log-${stream.name}`);
   }
   // What the slot has let go of is in NATS only.
   await both.onTarget(`update banyan_replication.mark set lsn = lsn - 1 where stream = '${stream.name}'`);

@@ -8,6 +8,7 @@ import {
   jetstreamManager,
 } from '@nats-io/jetstream';
 import { ReplicationError } from './errors.js';
+import type { History } from './history.js';
 import { lsnOf, lsnText } from './stream.js';
 
 /** The connection to NATS of the process, which comes back by itself. */
@@ -38,13 +39,13 @@ export interface SharedLog {
 /** For the oldest of what nobody may want any more; who publishes writes every ten seconds, so an end is always there. */
 const MAX_AGE_DAYS = 3;
 const API_MS = 3_000;
-const HEADER = 'Banyan-Log';
+export const PLACE_HEADER = 'Banyan-Log';
 
 /**
  * What a message says of itself. Its content is a bundle of pgoutput messages, each behind its length: whole
  * transactions, with the descriptions of their tables in front of what needs them. One that is too long goes in parts.
  */
-export interface Place {
+export interface Place extends History {
   /** Where the bundle before this one ends: without a break, nothing is missing. */
   from: bigint;
   /** Everything before it is in this bundle or an earlier one; undefined in all parts but the last. */
@@ -54,16 +55,22 @@ export interface Place {
   at: number;
 }
 
-export const placeText = ({ from, to, part, at }: Place): string =>
-  `${lsnText(from)} ${to === undefined ? '-' : lsnText(to)} ${part} ${Math.round(at)}`;
+export const placeText = ({ from, to, part, at, source, timeline }: Place): string =>
+  `${lsnText(from)} ${to === undefined ? '-' : lsnText(to)} ${part} ${Math.round(at)} ${source} ${timeline}`;
 
 export function placeOf(headers: MsgHdrs | undefined): Place {
-  const [from, to, part, at] = headers?.get(HEADER).split(' ') ?? [];
+  // The first ones to be published did not name their source: they are nobody's.
+  const [from, to, part, at, source = '', timeline = '0'] = headers?.get(PLACE_HEADER).split(' ') ?? [];
   if (!from || !to || !part || !at) throw new Error('There is a message in the log that no bridge has written');
-  return { from: lsnOf(from), to: to === '-' ? undefined : lsnOf(to), part: Number(part), at: Number(at) };
+  return {
+    from: lsnOf(from),
+    to: to === '-' ? undefined : lsnOf(to),
+    part: Number(part),
+    at: Number(at),
+    source,
+    timeline: Number(timeline),
+  };
 }
-
-export { HEADER as PLACE_HEADER };
 
 /** Reads and declares the stream; the messages are published and followed elsewhere. */
 export class LogStream {
@@ -77,22 +84,25 @@ export class LogStream {
     return new LogStream(log, await jetstreamManager(log.broker.connection, { checkAPI: false, timeout: API_MS }));
   }
 
-  /** Makes the stream if it is not there. Throws LOG_STREAM for one that has other settings: it is not ours to change. */
-  async declare(): Promise<void> {
-    const wanted = this.#config();
+  /**
+   * Makes the stream if it is not there; one that has other settings is not ours to change. Throws LOG_STREAM when the
+   * log would not be right in it, and only warns when it keeps more or less than it should.
+   */
+  async declare(onWarning?: (message: string) => void): Promise<void> {
+    const wanted = { ...this.#essential(), ...this.#limits() };
     const { config } = (await this.info()) ?? (await this.#make(wanted));
-    const named = Object.entries(wanted).flatMap(([name, value]) => {
-      // Servers leave some of what is off out of their answers.
-      const there = config[name as keyof StreamConfig] ?? false;
-      const [is, wants] = [there, value].map((each) => JSON.stringify(each));
-      return is === wants ? [] : [`${name} is ${is}, not ${wants}`];
-    });
-    if (named.length === 0) return;
-    throw new ReplicationError(
-      'LOG_STREAM',
-      `The stream ${this.log.stream} in NATS has other settings: ${named.join(', ')}.`,
-      'Change it (`nats stream edit`), or delete it: then every target that has not read all of it is copied anew.',
-    );
+    const wrong = differences(config, this.#essential());
+    if (wrong)
+      throw new ReplicationError(
+        'LOG_STREAM',
+        `The stream ${this.log.stream} in NATS has other settings: ${wrong}.`,
+        'Change it (`nats stream edit`), or delete it: then every target that has not read all of it is copied anew.',
+      );
+    const limits = differences(config, this.#limits());
+    if (limits)
+      onWarning?.(
+        `The stream ${this.log.stream} in NATS has other limits than this bridge: ${limits}. It goes on with its own until \`nats stream edit\` changes them.`,
+      );
   }
 
   async #make(wanted: Partial<StreamConfig> & { name: string }): Promise<StreamInfo> {
@@ -126,14 +136,18 @@ export class LogStream {
     return message ? placeOf(message.header) : undefined;
   }
 
-  /** Where the log ends: everything before `lsn` is in it. Of a bundle that lacks its last part nothing counts. */
-  async end(): Promise<{ lsn: bigint | undefined; seq: number }> {
+  /**
+   * Where the log ends: everything before `lsn` is in it; undefined when nothing of that history is. Of a bundle that lacks
+   * its last part nothing counts.
+   */
+  async end({ source, timeline }: History): Promise<{ lsn: bigint | undefined; seq: number }> {
     const { state } = (await this.info()) ?? { state: { messages: 0, last_seq: 0 } };
     const last = state.messages > 0 ? await this.placeAt(state.last_seq) : undefined;
-    return { lsn: last && (last.to ?? last.from), seq: state.last_seq };
+    const isOurs = last?.source === source && last.timeline === timeline;
+    return { lsn: isOurs ? (last.to ?? last.from) : undefined, seq: state.last_seq };
   }
 
-  #config() {
+  #essential() {
     return {
       name: this.log.stream,
       subjects: [this.log.subject],
@@ -141,16 +155,32 @@ export class LogStream {
       storage: 'file',
       // Never a full stream: the source must be able to let go of its log.
       discard: 'old',
-      max_bytes: this.log.maxBytes,
-      max_age: MAX_AGE_DAYS * 86_400 * 1e9,
       max_msgs: -1,
       max_msgs_per_subject: -1,
       // One message may take the place of all: the first one after a break.
       allow_rollup_hdrs: true,
       deny_purge: false,
       sealed: false,
-    } satisfies Partial<StreamConfig> & { name: string };
+    } satisfies Partial<StreamConfig>;
   }
+
+  #limits() {
+    return {
+      max_bytes: this.log.maxBytes,
+      max_age: MAX_AGE_DAYS * 86_400 * 1e9,
+    } satisfies Partial<StreamConfig>;
+  }
+}
+
+/** '' when all of what is wanted is so. */
+function differences(config: StreamConfig, wanted: Partial<StreamConfig>): string {
+  const named = Object.entries(wanted).flatMap(([name, value]) => {
+    // Servers leave some of what is off out of their answers.
+    const there = config[name as keyof StreamConfig] ?? false;
+    const [is, wants] = [there, value].map((each) => JSON.stringify(each));
+    return is === wants ? [] : [`${name} is ${is}, not ${wants}`];
+  });
+  return named.join(', ');
 }
 
 /** While there is no connection, nothing is asked: it would only be sent later. */

@@ -54,7 +54,7 @@ export class SharedRun {
       shared: {
         name: this.log.stream,
         isGuest: !this.log.publish,
-        follow: (mark) => this.#follow(mark),
+        follow: (mark, source) => this.#follow(mark, source),
       },
       mayStop: (read) => this.#isDrained(read),
     };
@@ -85,14 +85,14 @@ export class SharedRun {
     if (this.#fatal) throw this.#fatal;
   }
 
-  async #follow(mark: bigint): Promise<LogFollower | string> {
+  async #follow(mark: bigint, source: string): Promise<LogFollower | string> {
     const waited = new AbortController();
     const late = sleep(PUBLISHED_MS, true, { signal: waited.signal }).catch(() => true);
     // What the stream holds before its publisher has looked at it may be of another slot.
     const tooLate = await Promise.race([this.#isOpen.then(() => false), late]);
     waited.abort();
     if (tooLate) throw this.#problem ?? new Error('The log is not published');
-    return LogFollower.open(this.log, mark, this.#abandoned);
+    return LogFollower.open(this.log, mark, source, this.#abandoned);
   }
 
   async #publish(): Promise<void> {

@@ -1,46 +1,37 @@
-import type pg from 'pg';
-import { readSlot } from './slot.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { withConnection } from './connection.js';
+import { applicationName } from './open.js';
+import { type Slot, readSlot } from './slot.js';
 import type { Stream } from './stream.js';
 
 const EVERY_MS = 10_000;
 
 /**
- * Keeps a quiet slot moving and watches what it retains: without a message now and then, the slot of a quiet schema in a
- * busy server would pin the log until the disk is full.
+ * Until the signal, keeps a quiet slot moving and watches what it retains: without a message now and then, the slot of a
+ * quiet schema in a busy server would pin the log until the disk is full. On connections of its own, because a slot
+ * retains most while the target or NATS is away.
  */
-export class SlotWatch {
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(
-    private readonly source: pg.Client,
-    private readonly stream: Stream,
-    private readonly onWarning: ((message: string) => void) | undefined,
-    private readonly onFailure: (error: Error) => void,
-  ) {}
-
-  start(): void {
-    const beat = () =>
-      void this.#beat().catch((error: Error) => {
-        this.stop();
-        this.onFailure(error);
-      });
-    this.#timer = setInterval(beat, EVERY_MS);
-    beat();
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-  }
-
-  async #beat(): Promise<void> {
-    await this.source.query('select pg_logical_emit_message(false, $1, $2)', ['banyan.heartbeat', this.stream.name]);
-    const { slot } = await readSlot(this.source, this.stream.name);
-    if (!slot?.keepBytes || slot.retainedBytes < slot.keepBytes / 2) return;
-    this.onWarning?.(
-      `The slot ${this.stream.name} retains ${megabytes(slot.retainedBytes)} of log; ` +
+export async function watchSlot(
+  stream: Stream,
+  onWarning: ((message: string) => void) | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  for (; !signal.aborted; await sleep(EVERY_MS, undefined, { signal }).catch(() => {})) {
+    // Whoever carries the stream meets what is wrong with the source, and tells.
+    const slot = await beat(stream).catch(() => undefined);
+    if (signal.aborted || !slot?.keepBytes || slot.retainedBytes < slot.keepBytes / 2) continue;
+    onWarning?.(
+      `The slot ${stream.name} retains ${megabytes(slot.retainedBytes)} of log; ` +
         `at ${megabytes(slot.keepBytes)} it is lost and everything has to be copied again.`,
     );
   }
+}
+
+function beat(stream: Stream): Promise<Slot | undefined> {
+  return withConnection(stream.source, { as: `${applicationName(stream)}:watch` }, async (source) => {
+    await source.query('select pg_logical_emit_message(false, $1, $2)', ['banyan.heartbeat', stream.name]);
+    return (await readSlot(source, stream.name)).slot;
+  });
 }
 
 const megabytes = (bytes: number) => `${Math.round(bytes / 1024 / 1024)} MB`;

@@ -1,4 +1,4 @@
-import type { Queryable } from './connection.js';
+import { type Queryable, literal, quoted } from './connection.js';
 import { ReplicationError } from './errors.js';
 import { type Stream, lsnText } from './stream.js';
 
@@ -19,12 +19,18 @@ export interface SourceLog {
   now: bigint;
   slot: Slot | undefined;
   published: boolean;
+  /** The stream of NATS that the slot feeds: what it has let go of is there, whatever a target has of it. */
+  feeds: string | undefined;
 }
+
+/* A comment on the publication, in front of the name of what the slot feeds. */
+const FEEDS = 'banyan log ';
 
 export async function readSlot(source: Queryable, name: string): Promise<SourceLog> {
   const { rows } = await source.query<{
     now: string;
     published: boolean;
+    feeds: string | null;
     confirmed: string | null;
     active: boolean;
     pid: number | null;
@@ -33,17 +39,20 @@ export async function readSlot(source: Queryable, name: string): Promise<SourceL
     keep: string;
   }>(
     `select (pg_current_wal_insert_lsn() - '0/0')::text as now,
-            exists (select from pg_publication where pubname = $1) as published,
+            p.oid is not null as published,
+            substring(obj_description(p.oid, 'pg_publication') from '^${FEEDS}(.+)$') as feeds,
             (s.confirmed_flush_lsn - '0/0')::text as confirmed, s.active, s.active_pid as pid, s.wal_status as status,
             (pg_current_wal_insert_lsn() - s.restart_lsn)::text as retained,
             (select setting from pg_settings where name = 'max_slot_wal_keep_size') as keep
-       from (select) as one left join pg_replication_slots s on s.slot_name = $1 and s.database = current_database()`,
+       from (select) as one left join pg_publication p on p.pubname = $1
+         left join pg_replication_slots s on s.slot_name = $1 and s.database = current_database()`,
     [name],
   );
   const row = rows[0]!;
   return {
     now: BigInt(row.now),
     published: row.published,
+    feeds: row.feeds ?? undefined,
     slot:
       row.active === null
         ? undefined
@@ -56,6 +65,16 @@ export async function readSlot(source: Queryable, name: string): Promise<SourceL
             keepBytes: Number(row.keep) < 0 ? null : Number(row.keep) * 1024 * 1024,
           },
   };
+}
+
+/**
+ * Notes what the slot feeds, if not the target itself; for whoever has the slot, before it lets go of anything. Beside
+ * the slot and not with a mark: targets may be away.
+ */
+export async function noteFeeds(source: Queryable, name: string, log: string | undefined): Promise<void> {
+  const comment = log === undefined ? 'null' : literal(`${FEEDS}${log}`);
+  // Waits for the disk: it must not be lost while what the slot was told stays.
+  await source.query(`set synchronous_commit = local; comment on publication ${quoted(name)} is ${comment}`);
 }
 
 /**

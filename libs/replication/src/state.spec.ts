@@ -2,9 +2,18 @@ import { expect, it } from 'vitest';
 import type { Queryable } from './connection.js';
 import { streamState } from './state.js';
 
-/** Answers as both databases would, with the mark that stands at each look. */
-async function seen({ marks, confirmed, now }: { marks: number[]; confirmed: number; now: number }) {
+interface Looks {
+  marks: number[];
+  confirmed: number;
+  now: number;
+  /** What the slot feeds. */
+  feeds?: (string | null)[];
+}
+
+/** Answers as both databases would, with what stands there at each look. */
+async function seen({ marks, confirmed, now, feeds = [null] }: Looks) {
   const looks = [...marks];
+  const fed = [...feeds];
   const answers = (rows: (text: string) => object[]) =>
     ({ query: (text: string) => Promise.resolve({ rows: rows(text) }) }) as unknown as Queryable;
   const target = answers((text) => {
@@ -13,7 +22,10 @@ async function seen({ marks, confirmed, now }: { marks: number[]; confirmed: num
     return [{ lsn, behindMs: '0', problem: null, log: null, loss: null, tables: [], rereads: false }];
   });
   const slot = { active: true, pid: 1, status: 'reserved', retained: '0', keep: '-1' };
-  const source = answers(() => [{ ...slot, now: String(now), published: true, confirmed: String(confirmed) }]);
+  const source = answers(() => {
+    const feeds = fed.length > 1 ? fed.shift() : fed[0];
+    return [{ ...slot, now: String(now), published: true, feeds, confirmed: String(confirmed) }];
+  });
   const stream = { name: 's', source: 'postgres://a', target: 'postgres://b', schema: 'inventory' };
   return streamState(stream, { source, target });
 }
@@ -33,4 +45,10 @@ it('a slot that stays ahead of the mark is a loss', async () => {
     state: 'lost',
     reason: expect.stringContaining('before the mark'),
   });
+});
+
+it('a slot ahead of the mark is none when it feeds a log, even if that was noted between two looks', async () => {
+  const ahead = { marks: [10], confirmed: 20, now: 30 };
+  expect(await seen({ ...ahead, feeds: ['log'] })).toMatchObject({ state: 'streaming', reason: null });
+  expect(await seen({ ...ahead, feeds: [null, 'log'] })).toMatchObject({ state: 'streaming', reason: null });
 });

@@ -82,12 +82,16 @@ export async function streamState(
   if (!mark) return { state: 'absent', reason: null, backfill: null, lag: null, appliedLsn: null, ...facts };
 
   const applied = BigInt(mark.lsn);
-  let loss = mark.loss ?? lossOf(log, applied, mark.log !== null);
+  // A target that has not followed the shared log yet does not know that its slot feeds one.
+  const isShared = (is: MarkRow, feeds: string | undefined) => is.log !== null || feeds !== undefined;
+  let loss = mark.loss ?? lossOf(log, applied, isShared(mark, log.feeds));
   if (loss && slot && applied <= log.now) {
-    // Or the stream has moved on between the two looks, mark and slot: then the mark is at least there by now.
+    // Or the stream has moved on between the two looks, mark and slot: then the mark is at least there by now, and what
+    // the slot feeds, which is noted before it moves, is to be seen.
     const later = (await readMark()) ?? mark;
+    const { feeds } = await onSource((source) => readSlot(source, stream.name));
     const now = BigInt(later.lsn) > log.now ? BigInt(later.lsn) : log.now;
-    loss = later.loss ?? lossOf({ ...log, now }, BigInt(later.lsn), later.log !== null);
+    loss = later.loss ?? lossOf({ ...log, now }, BigInt(later.lsn), isShared(later, feeds));
   }
   const backfill = backfillOf(mark);
   const bytes = Math.max(0, Number(log.now - applied));

@@ -3,6 +3,7 @@ import { eventually } from '@banyan/testing';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, describe, expect, inject } from 'vitest';
 import { TestBroker } from './broker.spec-support.js';
+import type { Queryable } from './connection.js';
 import {
   type RunOptions,
   type SharedLog,
@@ -43,6 +44,11 @@ export class TwoDatabases {
 
   source = '';
   target = '';
+
+  /** For what asks the source by itself. */
+  get sourcePool(): Queryable {
+    return this.#source!;
+  }
 
   async onSource<R extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<R[]> {
     return (await this.#source!.query<R>(text, values)).rows;
