@@ -2,23 +2,13 @@ import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { Rules } from '@banyan/extraction/parity';
 import { Stage } from '@banyan/extraction';
+import { httpOrigin, httpUrl, network } from '@banyan/platform/config';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { normalise } from './paths.js';
 
 const Address = (port: number) =>
   z.strictObject({ host: z.string().min(1).default('127.0.0.1'), port: z.int().min(0).max(65_535).default(port) });
-
-const Origin = z
-  .string()
-  .refine(
-    (text) => URL.canParse(text) && /^http:$/.test(new URL(text).protocol),
-    'must be an address such as http://127.0.0.1:3000',
-  )
-  .refine(
-    (text) => !URL.canParse(text) || (new URL(text).pathname === '/' && !new URL(text).search),
-    'must not have a path: requests keep theirs',
-  );
 
 /** Several instances of one side: any of them will do. */
 const OneOrMore = <T>(each: z.ZodType<T>) =>
@@ -59,8 +49,8 @@ const Limits = z.strictObject({
 const Route = z.strictObject({
   path: Path,
   context: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be a word such as inventory'),
-  monolith: OneOrMore(Origin),
-  service: OneOrMore(Origin).optional(),
+  monolith: OneOrMore(httpOrigin),
+  service: OneOrMore(httpOrigin).optional(),
   stage: Stage.default('monolith'),
   percent: z.number().min(0).max(100).default(0),
   keyed: z.array(KeyedWrite).optional(),
@@ -71,11 +61,9 @@ const File = z
   .strictObject({
     listen: Address(8080).prefault({}),
     admin: Address(8081).prefault({}),
-    control: OneOrMore(z.url({ protocol: /^https?$/ })).optional(),
+    control: OneOrMore(httpUrl).optional(),
     servedBy: z.boolean().default(true),
-    trustedProxies: z
-      .array(z.string().regex(/^[\da-fA-F.:]+(?:\/\d{1,3})?$/, 'must be an address or a network'))
-      .default([]),
+    trustedProxies: z.array(network).default([]),
     limits: Limits.prefault({}),
     routes: z.array(Route).min(1, 'at least one route'),
   })

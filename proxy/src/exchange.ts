@@ -1,25 +1,21 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ConsistencyTokens, type Side, formatTokens } from '@banyan/kernel';
-import { type Answer, isOperation } from '@banyan/extraction/parity';
+import { isOperation } from '@banyan/extraction/parity';
+import { rootLogger } from '@banyan/platform/telemetry';
 import { CircuitState } from 'cockatiel';
 import type { Admitted } from './admission.js';
 import { Attempt, type AnswerHeaders, failureOf, isReset } from './attempt.js';
 import { KEPT_BYTES, Upload, readSmall } from './body.js';
+import { Caller } from './caller.js';
 import type { ContextState, Route } from './directory.js';
 import type { Edge } from './edge.js';
 import { answerHeaders } from './headers.js';
-import { mirrored } from './mirrored.js';
-import { otherSide, sideOfCommand, sideOfRead } from './placement.js';
-import { type Refusal, refuse, unavailable } from './problem.js';
+import { AnswerCopy, mirrored } from './mirrored.js';
+import { type Command, OwnerWait } from './owner-wait.js';
+import { sideOfCommand, sideOfRead } from './placement.js';
+import { type Refusal, refuse, unavailable, unforeseen } from './problem.js';
 import type { Watched } from './sweep.js';
 import { newTraceparent, traceIdOf } from './trace.js';
-import { type Who, whoAsks } from './who.js';
-
-/** A fence that refused and no news about a new owner: after this the other side is tried. The database decides. */
-const NEWS_MS = 100;
-
-/** A hand-over takes less. After this the control plane may have died in the middle, and the owner that it told of is tried. */
-const BELIEVED_MS = 400;
 
 /** Up to this, copying a piece of an answer is cheaper than sending it as a piece of its own. */
 const SMALL_BYTES = 16 * 1024;
@@ -34,7 +30,7 @@ const candidateFailed = new Error('the candidate failed');
  * where the first cannot have had an effect, or its effect happens once: a read, a command that a fence has refused, a
  * write with an Idempotency-Key that its route takes.
  */
-export class Exchange implements Watched {
+export class Exchange implements Watched, Command {
   deadline = Infinity;
   readonly #traceparent: string;
   readonly #from = performance.now();
@@ -44,18 +40,10 @@ export class Exchange implements Watched {
   #attempt: Attempt | undefined;
   /** The state that the last attempt was placed by. */
   #state: ContextState | undefined;
-  #who: Who | undefined;
-  #tokens: ConsistencyTokens | undefined;
-  /** Other proxies have been asked what they have given to the caller. */
-  #asked = false;
-  /** They could not be: what the caller has written may be missing in any copy, and only the owner is safe. */
-  #blind = false;
+  #asks: Caller | undefined;
+  #waits: OwnerWait | undefined;
   /** What came of the answer while the other proxies are being told of the caller's write. */
   #queued: (() => void)[] | undefined;
-  #holdUntil = 0;
-  /** A state that says that the owner is changing, and has said so for too long. */
-  #disbelieved: ContextState | undefined;
-  #stopWaiting: (() => void) | undefined;
   #retries = 0;
   /** How a write was lost that may have happened. What comes of sending it again tells nothing of that, unless it is answered. */
   #lost: { error: Error; side: Side } | undefined;
@@ -63,9 +51,7 @@ export class Exchange implements Watched {
   #over = false;
   /** Bytes of the answer's body that are still to come, when its length is known; -1 otherwise. */
   #left = -1;
-  #copy: Buffer[] | 'too large' | undefined;
-  #copied = 0;
-  #answer: Omit<Answer, 'body'> | undefined;
+  #copy: AnswerCopy | undefined;
   #bodyBegun = false;
   #bodyEnded = false;
 
@@ -89,7 +75,7 @@ export class Exchange implements Watched {
   start(): void {
     const { admitted, edge, response } = this;
     response.once('close', this.#onClose);
-    if (admitted.body === 'none') return this.#place();
+    if (admitted.body === 'none') return this.place();
     if (admitted.expects) response.writeContinue();
     if (admitted.body === 'sized' && admitted.length <= KEPT_BYTES) {
       this.deadline = edge.sweep.now + edge.limits.requestMs;
@@ -97,12 +83,12 @@ export class Exchange implements Watched {
       readSmall(this.request, (body) => {
         edge.sweep.delete(this);
         this.#body = body;
-        this.#place();
+        this.guarded(() => this.place());
       });
       return;
     }
     this.#body = new Upload(this.request);
-    this.#place();
+    this.place();
   }
 
   /** The body did not come in time. */
@@ -111,25 +97,18 @@ export class Exchange implements Watched {
     this.#refuse({ status: 408, code: 'REQUEST_TIMEOUT', detail: 'The body took too long to arrive', close: true });
   }
 
-  #place(): void {
+  place(): void {
     if (this.#over) return;
     const state = this.edge.directory.context(this.route.context);
     if (!state) return this.#refuse(routeGone);
-    if (!this.#asked && this.edge.directory.canaries.length > 0) {
-      this.#asked = true;
-      const asking = this.edge.memory.catchUp(this.#caller());
-      if (asking)
-        return void asking.then((known) => {
-          this.#blind = !known;
-          this.#place();
-        });
-    }
+    const asking = this.edge.directory.canaries.length > 0 ? this.#caller.catchUp() : undefined;
+    if (asking) return void asking.then(() => this.place()).catch((error: unknown) => this.#broken(error));
     this.#state = state;
     if (!this.admitted.reads) {
-      if (state.holding && state !== this.#disbelieved) return this.#hold();
+      if (state.holding && this.#ownerWait.believes(state)) return this.#ownerWait.hold();
       return this.#send(sideOfCommand(state), state);
     }
-    const candidate = state.stage === 'canary' && this.#isCandidate(state.context);
+    const candidate = state.stage === 'canary' && this.#caller.isCandidate(state.context);
     const token = this.#known()?.[state.context];
     const side = sideOfRead(state, { candidate, token });
     // Behind a candidate stands the owner, which has everything that the caller may have seen.
@@ -152,7 +131,7 @@ export class Exchange implements Watched {
       )
       .catch((error: unknown) => {
         // The circuit is open: nothing was sent.
-        if (error !== candidateFailed && !this.#over && !this.#attempt) this.#send('monolith', state);
+        if (error !== candidateFailed && !this.#attempt) this.guarded(() => this.#send('monolith', state));
       });
   }
 
@@ -163,7 +142,8 @@ export class Exchange implements Watched {
     headers.length = this.#ownHeaders;
     const tokens = this.#known();
     if (tokens) headers.push('banyan-consistency', formatTokens(tokens));
-    if (edge.directory.canaries.length > 0) headers.push('banyan-placement', this.#placement(state, side, tokens));
+    if (edge.directory.canaries.length > 0)
+      headers.push('banyan-placement', this.#caller.placement(state, side, tokens));
     if (this.#body instanceof Upload && admitted.body === 'sized')
       headers.push('content-length', String(admitted.length));
     const { limits } = edge;
@@ -174,46 +154,42 @@ export class Exchange implements Watched {
     upstream.dispatch({ method: admitted.method, path: admitted.target, headers, body: this.#body }, attempt);
   }
 
-  /** What the caller's reads must not be older than, sent or remembered; undefined: nothing is known. */
+  sendTo(side: Side, state: ContextState): void {
+    this.#state = state;
+    this.#send(side, state);
+  }
+
+  /** What the caller's reads must not be older than; undefined: nothing is known. */
   #known(): ConsistencyTokens | undefined {
-    const { admitted, edge } = this;
-    if (admitted.consistency === undefined && edge.memory.empty) return undefined;
-    this.#tokens ??= edge.memory.recall(this.#caller(), admitted.consistency);
-    for (const _ in this.#tokens) return this.#tokens;
-    return undefined;
+    return this.admitted.consistency === undefined && this.edge.memory.empty ? undefined : this.#caller.tokens;
   }
 
-  #caller(): Who {
-    return (this.#who ??= whoAsks(this.admitted));
+  get #caller(): Caller {
+    return (this.#asks ??= new Caller(this.edge, this.admitted));
   }
 
-  #isCandidate(context: string): boolean {
-    return !this.#blind && this.edge.canary.isService(context, this.#caller());
-  }
-
-  /** Decided once, here: it travels with the request, and every bus behind obeys it. */
-  #placement(state: ContextState, side: Side, tokens: ConsistencyTokens | undefined): string {
-    let text = '';
-    for (const each of this.edge.directory.canaries) {
-      const { context } = each;
-      const decided = context === state.context && this.admitted.reads;
-      const candidate = !decided && this.#isCandidate(context);
-      const placed = decided ? side : sideOfRead(each, { candidate, token: tokens?.[context] });
-      text += `${text && ', '}${context}=${placed}`;
-    }
-    return text;
+  get #ownerWait(): OwnerWait {
+    return (this.#waits ??= new OwnerWait(this.edge, this.route.context, this));
   }
 
   /* What an attempt tells. */
 
   answered(attempt: Attempt, status: number, headers: AnswerHeaders): void {
+    try {
+      this.#onAnswered(attempt, status, headers);
+    } catch (error) {
+      this.#broken(error);
+    }
+  }
+
+  #onAnswered(attempt: Attempt, status: number, headers: AnswerHeaders): void {
     const { admitted } = this;
     if (status === 503 && !admitted.reads && headers['banyan-fenced'] !== undefined) {
       const again = this.#body instanceof Upload ? this.#body.kept : (this.#body ?? null);
-      if (again !== undefined && this.#mayWait()) {
+      if (again !== undefined && this.#ownerWait.open) {
         attempt.discard();
         this.#body = again;
-        return this.#fenced(attempt.side, String(headers['banyan-fenced']));
+        return this.#ownerWait.fenced(attempt.side, String(headers['banyan-fenced']), this.#state!);
       }
     }
     if (attempt.settle) {
@@ -229,11 +205,7 @@ export class Exchange implements Watched {
     if (this.#queued) return void this.#queued.push(() => this.data(attempt, chunk));
     const { response } = this;
     this.#bodyBegun = true;
-    if (this.#copy && this.#copy !== 'too large') {
-      this.#copied += chunk.length;
-      if (this.#copied > this.edge.mirror.maxBytes) this.#copy = 'too large';
-      else this.#copy.push(chunk);
-    }
+    this.#copy?.add(chunk);
     if (this.#left > 0 && (this.#left -= chunk.length) === 0) {
       this.#bodyEnded = true;
       // As text, which Node sends in one piece with the head; a Buffer is a piece of its own, and writev costs three times as much.
@@ -250,17 +222,16 @@ export class Exchange implements Watched {
     if (!this.#bodyEnded) this.response.end();
     this.#finish(attempt.side, this.response.statusCode, attempt, this.response.statusCode >= 500);
     const { edge, route, admitted } = this;
-    if (this.#copy && this.#answer && this.#state)
-      edge.mirror.offer(
-        mirrored(edge, route, admitted, this.#state, this.#ownHeaders, {
-          side: attempt.side,
-          answer: this.#copy === 'too large' ? 'too large' : { ...this.#answer, body: Buffer.concat(this.#copy) },
-        }),
-      );
+    if (!this.#copy) return;
+    const served = { side: attempt.side, answer: this.#copy.answer };
+    edge.mirror.offer(mirrored(edge, route, admitted, this.#state!, this.#ownHeaders, served));
   }
 
   failed(attempt: Attempt, error: Error): void {
-    if (this.#over) return;
+    this.guarded(() => this.#onFailed(attempt, error));
+  }
+
+  #onFailed(attempt: Attempt, error: Error): void {
     if (this.#queued) return void this.#queued.push(() => this.failed(attempt, error));
     if (this.#committed) {
       // A half answer must look like one.
@@ -273,7 +244,7 @@ export class Exchange implements Watched {
     if ((!begun || this.#isRepeatable) && this.#retries < this.#instances(side) && isReset(error)) {
       // The connection was closing, or its process is gone: the next instance has it, or the next owner.
       this.#retries += 1;
-      return this.#place();
+      return this.place();
     }
     this.edge.figures.served(this.route.context, side, performance.now() - attempt.from, true);
     this.#refuse(this.#lost ? failureOf(this.#lost.error, this.#lost.side) : failureOf(error, side), side);
@@ -303,18 +274,19 @@ export class Exchange implements Watched {
 
   /** Once the caller knows of its write, every proxy does. */
   #commit(attempt: Attempt, status: number, headers: AnswerHeaders): void {
-    const { memory, directory } = this.edge;
     const token = headers['banyan-consistency'];
-    const told = token === undefined ? undefined : memory.remember(this.#caller(), String(token));
-    if (!told || directory.canaries.length === 0) return this.#answerWith(attempt, status, headers);
+    const told = token === undefined ? undefined : this.#caller.remember(String(token));
+    if (!told || this.edge.directory.canaries.length === 0) return this.#answerWith(attempt, status, headers);
     this.#queued = [];
-    void told.then(() => {
-      const queued = this.#queued!;
-      this.#queued = undefined;
-      if (this.#over) return;
-      this.#answerWith(attempt, status, headers);
-      for (const step of queued) step();
-    });
+    told
+      .then(() => {
+        const queued = this.#queued!;
+        this.#queued = undefined;
+        if (this.#over) return;
+        this.#answerWith(attempt, status, headers);
+        for (const step of queued) step();
+      })
+      .catch((error: unknown) => this.#broken(error));
   }
 
   #answerWith(attempt: Attempt, status: number, headers: AnswerHeaders): void {
@@ -324,10 +296,8 @@ export class Exchange implements Watched {
     if (edge.closing || !this.request.complete) list.push('connection', 'close');
     const { 'content-length': length, 'content-type': type } = headers;
     if (type !== undefined && String(type).startsWith('text/event-stream')) attempt.limitMs = Infinity;
-    else if (admitted.reads && this.#body === null && this.#isMirrored(status)) {
-      this.#copy = [];
-      this.#answer = { status, contentType: textOf(type), encoding: textOf(headers['content-encoding']) };
-    }
+    else if (admitted.reads && this.#body === null && this.#isMirrored(status))
+      this.#copy = new AnswerCopy(edge.mirror.maxBytes, status, headers);
     if (length !== undefined && admitted.method !== 'HEAD' && status !== 304 && status !== 204)
       this.#left = Number(length);
     response.writeHead(status, list);
@@ -346,83 +316,39 @@ export class Exchange implements Watched {
     return state.stage !== 'monolith' && state.stage !== 'replicate' && this.edge.mirror.wants(this.admitted.method);
   }
 
-  /* Waiting for an owner. */
+  /* The end. */
 
-  #mayWait(): boolean {
-    if (this.#holdUntil === 0) this.#holdUntil = performance.now() + this.edge.limits.holdMs;
-    return performance.now() < this.#holdUntil;
-  }
-
-  /** The owner is changing: wait for the new one. */
-  #hold(): void {
-    if (!this.#mayWait()) return this.#giveUp();
-    const { context } = this.route;
-    this.edge.meters.happened('held', context);
-    const left = this.#holdUntil - performance.now();
-    this.#wait(
-      context,
-      Math.min(BELIEVED_MS, left),
-      (state) => !state.holding,
-      (changed) => {
-        if (!changed && left <= BELIEVED_MS) return this.#giveUp();
-        if (!changed) this.#disbelieved = this.edge.directory.context(context);
-        this.#place();
-      },
-    );
-  }
-
-  /** `side` refused the command before it ran. Somebody else owns the context, or will in a moment. */
-  #fenced(side: Side, context: string): void {
-    this.edge.meters.happened('fenced', this.route.context);
-    const before = this.#state!;
-    const left = Math.min(NEWS_MS, this.#holdUntil - performance.now());
-    if (context !== this.route.context) {
-      // Something further in was refused: the same way once more, when there is news, or in a while.
-      return this.#wait(
-        context,
-        left,
-        () => true,
-        () => this.#place(),
-      );
-    }
-    const isNews = (state: ContextState | undefined): boolean =>
-      !state || (state !== before && (state.holding || sideOfCommand(state) !== side));
-    const now = this.edge.directory.context(context);
-    if (isNews(now)) return this.#place();
-    this.#wait(context, left, isNews, (changed) => {
-      const state = this.edge.directory.context(context);
-      if (!state || changed || (state.holding && state !== this.#disbelieved)) return this.#place();
-      // No news: perhaps the control plane is away. The fence makes a wrong guess harmless.
-      this.#state = state;
-      this.#send(state.service ? otherSide(side) : 'monolith', state);
-    });
-  }
-
-  /** Until the state of `context` is as wanted (true), or `ms` are over (false). */
-  #wait(context: string, ms: number, wanted: (state: ContextState) => boolean, then: (changed: boolean) => void): void {
-    const { directory } = this.edge;
-    const done = (changed: boolean): void => {
-      this.#stopWaiting?.();
-      if (!this.#over) then(changed);
-    };
-    const timer = setTimeout(done, Math.max(1, ms), false);
-    const unlisten = directory.onChange(() => {
-      const state = directory.context(context);
-      if (state === undefined || wanted(state)) done(true);
-    });
-    this.#stopWaiting = () => {
-      this.#stopWaiting = undefined;
-      clearTimeout(timer);
-      unlisten();
-    };
-  }
-
-  #giveUp(): void {
+  giveUp(): void {
     if (this.#lost) return this.#refuse(failureOf(this.#lost.error, this.#lost.side), this.#lost.side);
     this.#refuse(unavailable(`${this.route.context} is changing its owner: nothing was done, send it again`));
   }
 
-  /* The end. */
+  guarded(step: () => void): void {
+    if (this.#over) return;
+    try {
+      step();
+    } catch (error) {
+      this.#broken(error);
+    }
+  }
+
+  /** One request that we did not foresee must not end all the others. */
+  #broken(error: unknown): void {
+    rootLogger().error({ msg: 'a request could not be handled', err: error });
+    if (this.#over) return;
+    this.#letGo();
+    if (!this.response.headersSent) return this.#refuse(unforeseen);
+    this.response.destroy();
+    this.#finish('proxy', this.response.statusCode, undefined, true);
+  }
+
+  /** Whoever works for it may stop. */
+  #letGo(): void {
+    this.#waits?.stop();
+    this.#attempt?.discard(true);
+    this.#attempt?.settle?.(true);
+    if (this.#body instanceof Upload) this.#body.destroy();
+  }
 
   #refuse(refusal: Refusal, side: Side | 'proxy' = 'proxy'): void {
     if (this.#over) return;
@@ -451,18 +377,11 @@ export class Exchange implements Watched {
     });
   }
 
-  /** The client is gone: whoever works for it may stop. */
+  /** The client is gone. */
   readonly #onClose = (): void => {
     if (this.#over) return;
-    this.#stopWaiting?.();
-    const attempt = this.#attempt;
-    attempt?.discard(true);
-    attempt?.settle?.(true);
+    this.#letGo();
     // 499, as nginx writes it: nobody's failure.
-    this.#finish(attempt?.side ?? 'proxy', 499, undefined, false);
-    if (this.#body instanceof Upload) this.#body.destroy();
+    this.#finish(this.#attempt?.side ?? 'proxy', 499, undefined, false);
   };
 }
-
-const textOf = (value: string | string[] | undefined): string | undefined =>
-  value === undefined ? undefined : String(value);

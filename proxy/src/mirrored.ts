@@ -2,8 +2,34 @@ import type { Side } from '@banyan/kernel';
 import { type Answer, type AskOptions, type Sample, TooLarge } from '@banyan/extraction/parity';
 import type { Dispatcher } from 'undici';
 import type { Admitted } from './admission.js';
+import type { AnswerHeaders } from './attempt.js';
 import type { ContextState, Route } from './directory.js';
 import type { Edge } from './edge.js';
+
+/** What a caller gets, kept for parity: all of it, unless it is too large. */
+export class AnswerCopy {
+  readonly #head: Omit<Answer, 'body'>;
+  #pieces: Buffer[] | undefined = [];
+  #bytes = 0;
+
+  constructor(
+    private readonly maxBytes: number,
+    status: number,
+    { 'content-type': type, 'content-encoding': encoding }: AnswerHeaders,
+  ) {
+    this.#head = { status, contentType: type && String(type), encoding: encoding && String(encoding) };
+  }
+
+  add(piece: Buffer): void {
+    this.#bytes += piece.length;
+    if (this.#bytes > this.maxBytes) this.#pieces = undefined;
+    this.#pieces?.push(piece);
+  }
+
+  get answer(): Answer | 'too large' {
+    return this.#pieces ? { ...this.#head, body: Buffer.concat(this.#pieces) } : 'too large';
+  }
+}
 
 /** A read that was served, as parity takes it: off the caller's path, with the way to ask either side again. */
 export function mirrored(

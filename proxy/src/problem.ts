@@ -12,6 +12,9 @@ export interface Refusal {
   close?: boolean;
 }
 
+/** What we have a fault in. */
+export const unforeseen: Refusal = { status: 500, code: 'INTERNAL', detail: 'The failure is logged', close: true };
+
 export const malformed = (detail: string): Refusal => ({ status: 400, code: 'MALFORMED_REQUEST', detail, close: true });
 
 export const unavailable = (detail: string, retryAfter = 1): Refusal => ({

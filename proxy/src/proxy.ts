@@ -11,7 +11,7 @@ import type { Edge, Limits } from './edge.js';
 import { Exchange } from './exchange.js';
 import { Origins } from './headers.js';
 import { Meters } from './meters.js';
-import { type Refusal, malformed, refusalBytes, refuse } from './problem.js';
+import { type Refusal, malformed, refusalBytes, refuse, unforeseen } from './problem.js';
 import { Sweep } from './sweep.js';
 import { newTraceparent, traceIdOf } from './trace.js';
 import { asksForTunnel, tunnel } from './tunnel.js';
@@ -144,7 +144,7 @@ export class Proxy {
       // One request that we did not foresee must not end all the others.
       rootLogger().error({ msg: 'a request could not be handled', err });
       if (response.headersSent) response.destroy();
-      else this.#refuse(response, { status: 500, code: 'INTERNAL', detail: 'The failure is logged', close: true });
+      else this.#refuse(response, unforeseen);
     }
   };
 

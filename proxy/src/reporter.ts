@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { ControlPlanes } from '@banyan/extraction/control-planes';
 import type { Figures } from '@banyan/extraction/parity';
 import { rootLogger } from '@banyan/platform/telemetry';
 import { Agent, request } from 'undici';
@@ -13,15 +14,15 @@ export class Reporter {
   readonly #timer: NodeJS.Timeout;
   #sending = false;
   #told = false;
-  /** The control plane that took the last one. */
-  #turn = 0;
+  /** Of several, one acts and takes reports. */
+  readonly #planes: ControlPlanes;
 
   constructor(
     private readonly figures: Figures,
-    /** Of several, one acts and takes reports. */
-    private readonly controlUrls: readonly string[],
+    controlUrls: readonly string[],
     private readonly token: string,
   ) {
+    this.#planes = new ControlPlanes(controlUrls);
     this.#timer = setInterval(() => void this.#report(), EVERY_MS).unref();
   }
 
@@ -49,21 +50,20 @@ export class Reporter {
     }
   }
 
-  /** To the one that took the last report, else to the next ones. Throws when none takes it. */
+  /** Throws when none takes it. */
   async #send(body: string): Promise<void> {
     let failure: unknown;
-    for (const _ of this.controlUrls)
-      try {
-        return await this.#post(this.controlUrls[this.#turn]!, body);
-      } catch (error) {
-        failure = error;
-        this.#turn = (this.#turn + 1) % this.controlUrls.length;
-      }
-    throw failure;
+    const taken = await this.#planes.ask((url) =>
+      this.#post(url, body).then(
+        () => true,
+        (error: unknown) => void (failure = error),
+      ),
+    );
+    if (!taken) throw failure;
   }
 
   async #post(controlUrl: string, body: string): Promise<void> {
-    const answer = await request(`${controlUrl.replace(/\/+$/, '')}/control/reports`, {
+    const answer = await request(`${controlUrl}/control/reports`, {
       ...{ method: 'POST', body, dispatcher: this.#agent },
       headers: { 'content-type': 'application/json', authorization: `Bearer ${this.token}` },
       signal: AbortSignal.timeout(TIMEOUT_MS),

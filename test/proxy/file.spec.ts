@@ -37,11 +37,12 @@ describe('the file', () => {
 
   it('several instances are a list', () => {
     const route = (monolith: string) => `  - { path: /, context: rest, monolith: ${monolith} }\n`;
-    const several = (monolith: string) => `control: [http://a:1, http://b:1]\nroutes:\n${route(monolith)}`;
+    const several = (monolith: string) => `control: [http://a:1/, http://b:1]\nroutes:\n${route(monolith)}`;
     const { routes, control } = parseFile(several('[http://a:3000, http://b:3000]'), 'proxy.yaml');
     expect(control).toEqual(['http://a:1', 'http://b:1']);
     expect(routes[0]!.monolith).toEqual(['http://a:3000', 'http://b:3000']);
     expect(problemsOf(several('[http://a:3000, ftp://b]'))[0]).toContain('routes[0].monolith[1]: must be an address');
+    expect(problemsOf(several('[http://a:3000, https://b]'))[0]).toContain('must be an address');
     expect(problemsOf(several('[]'))[0]).toContain('at least one address');
   });
 
@@ -77,6 +78,12 @@ describe('the file', () => {
       `${line(`path: /a, context: a, ${monolith}`)}  - { path: /b, context: a, monolith: http://x }\n`,
       'proxy.yaml:3:',
       'routes[1].monolith',
+    ],
+    [
+      'a network that would be everybody',
+      `${line(`path: /a, context: a, ${monolith}`)}trustedProxies: [10.0.0.1, 10.0.0.0/]\n`,
+      'proxy.yaml:3:',
+      'trustedProxies[1]: must be an address such as 10.0.0.1, or a network',
     ],
     ['broken YAML', 'routes: [\n  {', 'proxy.yaml:2:', ''],
     ['one key twice', 'routes: []\nroutes: []\n', 'proxy.yaml:2:', 'unique'],

@@ -1,3 +1,4 @@
+import { ControlPlanes } from '@banyan/extraction/control-planes';
 import { Stage } from '@banyan/extraction/stage';
 import { ContextStatus, GateReading } from '@banyan/extraction/status';
 import type { Divergence } from '@banyan/extraction/parity';
@@ -40,17 +41,19 @@ const items = <T extends z.ZodType>(item: T) => z.object({ items: z.array(item) 
 
 /** The control plane's API, as an operator. Every failure is a CommandError that says what to do next. */
 export class ControlClient {
-  #turn = 0;
+  readonly #planes: ControlPlanes;
 
   /** `urls`: of several control planes one acts; the others say that they stand by. */
   constructor(
-    private readonly urls: readonly string[],
+    urls: readonly string[],
     private readonly token: string,
-  ) {}
+  ) {
+    this.#planes = new ControlPlanes(urls);
+  }
 
   /** The one that answered last. */
   get url(): string {
-    return this.urls[this.#turn]!;
+    return this.#planes.current;
   }
 
   /** The control planes that CONTROL_URL names, or those of the Banyan which runs on the state folder. */
@@ -150,20 +153,21 @@ export class ControlClient {
   private async fetch(path: string, { headers, ...init }: RequestInit = {}): Promise<Response> {
     const authorization = `Bearer ${this.token}`;
     let nobodyActs: CommandError | undefined;
-    for (const _ of this.urls) {
+    const response = await this.#planes.ask(async (url) => {
       try {
-        const response = await fetch(`${this.url}${path}`, { ...init, headers: { ...headers, authorization } });
-        if (response.status !== 503) return response;
+        const answer = await fetch(`${url}${path}`, { ...init, headers: { ...headers, authorization } });
+        if (answer.status !== 503) return answer;
         const { detail = 'No control plane acts just now' } =
-          Problem.safeParse(await response.json().catch(() => undefined)).data ?? {};
+          Problem.safeParse(await answer.json().catch(() => undefined)).data ?? {};
         nobodyActs = new CommandError('UNREACHABLE', sentence(detail), 'npx banyan status says what runs.');
       } catch (error) {
         if ((error as Error).name === 'AbortError') throw error;
       }
-      this.#turn = (this.#turn + 1) % this.urls.length;
-    }
+      return undefined;
+    });
+    if (response) return response;
     if (nobodyActs) throw nobodyActs;
-    const detail = `The control plane does not answer at ${this.urls.join(' or ')}:`;
+    const detail = `The control plane does not answer at ${this.#planes.urls.join(' or ')}:`;
     throw new CommandError('UNREACHABLE', detail, 'npx banyan status says what runs; its log says why.');
   }
 

@@ -17,6 +17,7 @@ import { ControlPlane } from './control-plane.service.js';
 import { ControlStore } from './control-store.js';
 import { DeadLettersController } from './dead-letters.http.js';
 import { FlagStore, FlagsModule } from './flags/index.js';
+import { canForward } from './forward.js';
 import { OwnerDatabases } from './owner-databases.js';
 import { Probe } from './probe.js';
 import { Reports } from './reports.js';
@@ -104,6 +105,7 @@ export class ControlPlaneModule implements OnApplicationShutdown {
               ...ports,
               contracts,
               url,
+              forwards: canForward(config.extraction.controlUrls ?? []),
               whileLeading: () => startProbe(config, routing, reports, nats),
             });
           },

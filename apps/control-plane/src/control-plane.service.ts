@@ -14,6 +14,8 @@ export interface ControlPlaneOptions extends Omit<LoopPorts, 'wantedChanged' | '
   url: string;
   /** Runs while this control plane acts; returns what ends it. */
   whileLeading?: () => (() => Promise<void>) | void;
+  /** While it stands by, what it is asked is answered by the one that acts. */
+  forwards: boolean;
 }
 
 /** How long the first word to the routers waits for a look at every context, ms. */
@@ -95,9 +97,9 @@ export class ControlPlane {
     return [...this.loops.values()];
   }
 
-  /** Throws while it neither acts nor knows of another one that does. */
+  /** Throws while it neither acts nor passes on what it is asked to one that does. */
   mustServe(): void {
-    if (!this.leadership.standsBy) this.mustLead();
+    if (!this.options.forwards || !this.leadership.standsBy) this.mustLead();
   }
 
   mustLead(): void {

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { Logger } from '@nestjs/common';
+import { ControlPlanes } from '@banyan/extraction/control-planes';
 import { problemOf, toDomainError } from '@banyan/platform/http';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Agent, request } from 'undici';
@@ -15,25 +16,27 @@ const ANSWER_MS = 10_000;
 /** About one hop, so not about the next (RFC 9110, 7.6.1). */
 const OWN = new Set(['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer', 'host', 'expect']);
 
+/** One address is its own, or stands for all of them, itself included: only with more does it know another one. */
+export const canForward = (urls: readonly string[]): boolean => urls.length > 1;
+
 /**
  * Whoever asks a control plane that stands by is answered by the one that acts, which checks the token: so every one of
  * `urls` takes orders. Where none acts, or the others are not known, the answer is that of whoever stands by.
  */
 export function forwardWhileStandingBy(server: FastifyInstance, control: ControlPlane, urls: readonly string[]): void {
-  if (urls.length < 2) return;
+  if (!canForward(urls)) return;
   const log = new Logger('ControlPlane');
-  // The one that answered last comes first: its own address is among them, too.
-  let known = [...urls];
+  // Its own address is among them, too.
+  const planes = new ControlPlanes(urls);
   const agent = new Agent({ headersTimeout: ANSWER_MS, bodyTimeout: 0, keepAliveTimeout: 2_000 });
   server.addHook('onClose', () => agent.destroy());
   server.addHook('onRequest', async (asked, reply) => {
     if (control.leading || !asked.url.startsWith('/control/') || asked.headers[FORWARDED] !== undefined) return;
     if (Number(asked.headers['content-length'] ?? 0) > LARGEST) return;
-    const answered = await forward(agent, known, asked, reply).catch((err: unknown) => {
+    const answered = await forward(agent, planes, asked, reply).catch((err: unknown) => {
       log.warn({ msg: 'not passed on', err });
-      return undefined;
+      return false;
     });
-    if (answered) known = [answered, ...urls.filter((url) => url !== answered)];
     if (answered || asked.method === 'GET') return;
     // Its body has been read: it cannot go on to its handler.
     const { problem, headers } = problemOf(toDomainError(control.standby), String(asked.id));
@@ -44,30 +47,29 @@ export function forwardWhileStandingBy(server: FastifyInstance, control: Control
   });
 }
 
-/** Answers who took it; undefined: nobody. */
+/** Has anybody taken it? */
 async function forward(
   dispatcher: Agent,
-  urls: readonly string[],
+  planes: ControlPlanes,
   { method, url, headers, raw }: FastifyRequest,
   reply: FastifyReply,
-): Promise<string | undefined> {
+): Promise<boolean> {
   const body = method === 'GET' ? undefined : await bounded(raw);
-  for (const base of urls) {
-    const answer = await request(base + url, {
+  const answer = await planes.ask(async (base) => {
+    const said = await request(base + url, {
       ...{ method: method as 'GET', body, dispatcher },
       headers: { ...passing(headers), [FORWARDED]: '1' },
     }).catch(() => undefined);
-    if (!answer || answer.statusCode === 503) {
-      await answer?.body.dump();
-      continue;
-    }
-    reply.hijack();
-    raw.once('close', () => answer.body.destroy());
-    reply.raw.writeHead(answer.statusCode, passing(answer.headers));
-    pipeline(answer.body, reply.raw).catch(() => reply.raw.destroy()); // either end may go away
-    return base;
-  }
-  return undefined;
+    if (said?.statusCode !== 503) return said;
+    await said.body.dump();
+    return undefined;
+  });
+  if (!answer) return false;
+  reply.hijack();
+  raw.once('close', () => answer.body.destroy());
+  reply.raw.writeHead(answer.statusCode, passing(answer.headers));
+  pipeline(answer.body, reply.raw).catch(() => reply.raw.destroy()); // either end may go away
+  return true;
 }
 
 const passing = (headers: IncomingHttpHeaders): IncomingHttpHeaders =>

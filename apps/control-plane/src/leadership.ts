@@ -31,7 +31,8 @@ export class Leadership {
 
   async stop(): Promise<void> {
     this.stopping.abort();
-    await this.client?.end().catch(() => {});
+    // Who acts keeps the lock until its last step is done: the next one begins the moment it has it.
+    if (!this.leading) await this.client?.end().catch(() => {});
     await this.running;
   }
 
@@ -53,7 +54,7 @@ export class Leadership {
         this.leading = true;
         this.standsBy = this.told = false;
         this.log.log({ msg: 'this control plane acts' });
-        await this.lead(over.signal);
+        await this.lead(AbortSignal.any([over.signal, this.stopping.signal]));
       } catch (err) {
         if (!this.stopping.signal.aborted) this.log.warn({ msg: 'not leading', err });
       } finally {

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { type Server, type ServerResponse, createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -174,6 +174,19 @@ it('of several control planes it follows the one that acts, and the next one as 
   other.say(state(3));
   await eventually(() => one.current()?.revision === 3);
   await other.die();
+});
+
+it('starts from what the version before has kept, too', async () => {
+  await control.die();
+  await mkdir(join(folder, 'routing'));
+  const single = { http: 'http://127.0.0.1:3000', rpc: { host: '127.0.0.1', port: 3001 } };
+  const orders = { stage: 'live', owner: 'service', epoch: 2, holding: false, since: '2026-01-01T00:00:00.000Z' };
+  const before = { revision: 7, monolith: single, contexts: { orders: { ...orders, service: single } } };
+  await writeFile(join(folder, 'routing', 'spec.json'), JSON.stringify(before));
+  const one = follower();
+  await one.start();
+  const { monolith } = state(7);
+  expect(one.current()).toEqual({ ...state(7), contexts: { orders: { ...orders, service: monolith } } });
 });
 
 it('starts from nothing when what is on disk is broken', async () => {

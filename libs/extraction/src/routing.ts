@@ -3,12 +3,16 @@ import { Side, Stage } from './stage.js';
 
 const Address = z.strictObject({ host: z.string(), port: z.int() });
 
+/** Once there was one instance of a side, and no list: so it stands on disk where a router has been upgraded since. */
+const oneOrMore = <T>(each: z.ZodType<T>) =>
+  z.preprocess((given) => (Array.isArray(given) ? given : [given]), z.array(each).min(1));
+
 /** Where one side of a context answers: one address for each of its instances, of which any will do. */
 export const Endpoints = z.strictObject({
   /** For the proxy: `http://127.0.0.1:3101`. */
-  http: z.array(z.string()).min(1),
+  http: oneOrMore(z.string()),
   /** For the buses of other processes. */
-  rpc: z.array(Address).min(1),
+  rpc: oneOrMore(Address),
 });
 export type Endpoints = z.output<typeof Endpoints>;
 

@@ -212,6 +212,14 @@ describe('the flags of a server', () => {
     expect(told).toEqual([]);
   });
 
+  it('when none of them can be used, the one that is named is the one that gave the reason', async () => {
+    const [one, two] = [await server({ status: 500 }), await server({ status: 401 })];
+    const { told } = await router([one.url, two.url]);
+    expect(told).toEqual([
+      expect.stringContaining(`${new URL(two.url).host} gives no usable answer (it answered 401)`),
+    ]);
+  });
+
   it('an outage is told when it lasts, and its end is; a short one is not worth a word', async () => {
     const { url, state, say } = await server({ status: 500 });
     const told: string[] = [];

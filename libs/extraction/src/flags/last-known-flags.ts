@@ -92,8 +92,9 @@ export class LastKnownFlags extends FlagRepository {
   async #poll(): Promise<void> {
     const { signal } = this.#running;
     while (!signal.aborted) {
+      const base = this.server.urls[this.#turn]!;
       try {
-        await this.#ask();
+        await this.#ask(base);
         this.#failures = 0;
         this.#reached();
       } catch (error) {
@@ -102,7 +103,7 @@ export class LastKnownFlags extends FlagRepository {
         // All of them are asked before anybody waits.
         if (this.#turn > 0) continue;
         this.#failures++;
-        this.#lost(error);
+        this.#lost(base, error);
       }
       this.emit(FIRST);
       this.#wake = new AbortController();
@@ -116,12 +117,8 @@ export class LastKnownFlags extends FlagRepository {
     }
   }
 
-  get #url(): string {
-    return this.server.urls[this.#turn]!;
-  }
-
-  async #ask(): Promise<void> {
-    const url = new URL('client/features', this.#url);
+  async #ask(base: string): Promise<void> {
+    const url = new URL('client/features', base);
     url.searchParams.set('namePrefix', FLAG_PREFIX);
     const answer = await fetch(url, {
       headers: {
@@ -181,8 +178,8 @@ export class LastKnownFlags extends FlagRepository {
     this.#away = undefined;
   }
 
-  #lost(error: unknown): void {
-    const reason = `the flag server at ${new URL(this.#url).host} gives no usable answer (${reasonOf(error)})`;
+  #lost(base: string, error: unknown): void {
+    const reason = `the flag server at ${new URL(base).host} gives no usable answer (${reasonOf(error)})`;
     this.#away = { since: performance.now(), told: false, ...this.#away, reason };
     if (this.#away.told || performance.now() - this.#away.since < (this.server.patienceMs ?? 5_000)) return;
     this.#away.told = true;

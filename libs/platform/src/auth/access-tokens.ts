@@ -19,10 +19,10 @@ const algorithm = 'ES256';
 const type = 'at+jwt';
 
 /**
- * Where the public keys come from: the identity context, or its key set over HTTP. `fresh`: a token names a key that the
- * last answer did not have, so the next one must not be kept from earlier.
+ * Where the public keys come from: the identity context, or its key set over HTTP. `missing`: a token, which anybody may
+ * have made, names this key; an answer that was kept from earlier and does not have it will not do.
  */
-export type KeySource = (ask: { fresh: boolean }) => Promise<JSONWebKeySet>;
+export type KeySource = (ask: { missing?: string }) => Promise<JSONWebKeySet>;
 
 export interface TokenSettings {
   issuer: string;
@@ -101,7 +101,7 @@ export class AccessTokens {
     const stale = now - this.fetchedAt >= (this.settings.keysMs ?? 5 * 60_000);
     // A source that failed is asked sooner: there is no forger to hold back, only a neighbour that is starting.
     const cooldownMs = this.failure === undefined ? (this.settings.cooldownMs ?? 10_000) : 500;
-    if ((stale || !known) && now - this.triedAt >= cooldownMs) this.fetching ??= this.fetch(!known);
+    if ((stale || !known) && now - this.triedAt >= cooldownMs) this.fetching ??= this.fetch(known ? undefined : kid);
     await this.fetching;
     const key = this.keys.get(kid);
     if (key) return key;
@@ -110,10 +110,10 @@ export class AccessTokens {
   }
 
   /** Never rejects: known keys keep working while their source is down. */
-  private async fetch(fresh: boolean): Promise<void> {
+  private async fetch(missing: string | undefined): Promise<void> {
     this.triedAt = this.now().getTime();
     try {
-      await this.replaceKeys(fresh);
+      await this.replaceKeys(missing);
       this.failure = undefined;
       this.fetchedAt = this.triedAt;
     } catch (error) {
@@ -123,8 +123,8 @@ export class AccessTokens {
     }
   }
 
-  private async replaceKeys(fresh: boolean): Promise<void> {
-    const { keys } = await this.source({ fresh });
+  private async replaceKeys(missing: string | undefined): Promise<void> {
+    const { keys } = await this.source({ missing });
     const usable = keys.filter((jwk) => jwk.kty === 'EC' && jwk.crv === 'P-256' && jwk.kid && jwk.d === undefined);
     const imported = await Promise.all(
       usable.map(async (jwk) => [jwk.kid as string, (await importJWK(jwk, algorithm)) as CryptoKey] as const),

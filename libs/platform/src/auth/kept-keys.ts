@@ -12,7 +12,14 @@ export const KEY_SET: Kept<JSONWebKeySet> = {
 /** The key set through the cache: all processes share one, and one that starts while its source is away has it too. */
 export const keptKeys =
   (cache: Cache, load: () => Promise<JSONWebKeySet>): KeySource =>
-  async ({ fresh }) => {
-    if (fresh) await cache.forget({ keys: [KEY_SET.key] });
-    return cache.through(KEY_SET, load);
+  async ({ missing }) => {
+    let asked = false;
+    const kept = await cache.through(KEY_SET, () => ((asked = true), load()));
+    if (asked || missing === undefined || has(kept, missing)) return kept;
+    const current = await load().catch(() => kept);
+    // Anybody can name a key that there is not: what is kept for all goes only when there is something newer.
+    if (has(current, missing)) await cache.forget({ keys: [KEY_SET.key] });
+    return current;
   };
+
+const has = ({ keys }: JSONWebKeySet, kid: string): boolean => keys.some((key) => key.kid === kid);

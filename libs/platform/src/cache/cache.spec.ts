@@ -43,6 +43,12 @@ const keeping = (cache: Cache) =>
 const kept = { freshMs: 60_000, staleMs: 60_000 };
 let keys = 0;
 const newKey = () => `thing/${++keys}`;
+/** A load that says when it has begun, and ends when it is told what it has read. */
+function slowLoad() {
+  const [begun, read] = [Promise.withResolvers<void>(), Promise.withResolvers<string>()];
+  const load = () => (begun.resolve(), read.promise);
+  return { load, begun: begun.promise, finish: read.resolve };
+}
 const away = () => Promise.reject(new DomainError('DATABASE_UNAVAILABLE', 'unavailable', 'away'));
 
 /* What holds for every implementation, and for any number of processes. */
@@ -64,9 +70,9 @@ describe.each([
     for (const what of ['key', 'group'] as const) {
       const [key, group] = [newKey(), newKey()];
       const read = (load: () => Promise<unknown>) => cache.through({ ...kept, key, groups: [group] }, load);
-      let finish = (_: string): void => {};
-      const early = read(() => new Promise((resolve) => (finish = resolve)));
-      await pause(20);
+      const { load, begun, finish } = slowLoad();
+      const early = read(load);
+      await begun;
       const forgotten = cache.forget(what === 'key' ? { keys: [key] } : { groups: [group] });
       const late = read(async () => 'new');
       finish('old');
@@ -140,9 +146,9 @@ describe('with Redis', () => {
     const short = { key: newKey(), freshMs: 40, staleMs: 60_000 };
     await one.through(short, async () => 'first');
     await pause(60);
-    let finish = (_: string): void => {};
-    const anew = one.through(short, () => new Promise<string>((resolve) => (finish = resolve)));
-    await pause(20);
+    const { load, begun, finish } = slowLoad();
+    const anew = one.through(short, load);
+    await begun;
     expect(await two.through(short, async () => 'not asked')).toBe('first');
     finish('second');
     expect(await anew).toBe('second');
@@ -161,8 +167,9 @@ describe('with Redis', () => {
   it('a process that never comes back with its load holds nobody up for long', async () => {
     const [one, two] = [await redisCache(), await redisCache()];
     const key = newKey();
-    void one.through({ ...kept, key }, () => new Promise(() => {}));
-    await pause(20);
+    const { load, begun } = slowLoad();
+    void one.through({ ...kept, key }, load);
+    await begun;
     const from = performance.now();
     expect(await two.through({ ...kept, key }, async () => 'mine')).toBe('mine');
     expect(performance.now() - from).toBeLessThan(2_000);

@@ -22,8 +22,12 @@ const ASK_AGAIN = { firstMs: 5, mostMs: 40, allMs: 1_000 };
 const BACK_OFF = 1_000;
 /** Groups are named by what they were last forgotten as; longer than anything in them lives, s. */
 const GROUP_LIFE = 7 * 24 * 3600;
-/** More than this to be told to a Redis that is away is not remembered one by one. */
+/** More than this to be told to a Redis that is away is not remembered one by one: then everything is forgotten. */
 const OWED = 1_000;
+/** What could not be told although Redis is there is told again after this, ms. */
+const TELL_AGAIN = 100;
+/** The group that every value is in. */
+const ALL = '*';
 
 /*
  * KEYS: value, lease, groups…; ARGV: my name, lease ms, stale ms, not before (ms of Redis's clock).
@@ -93,6 +97,15 @@ interface Flight {
   overtaken: boolean;
 }
 
+class Debt {
+  readonly keys = new Set<string>();
+  readonly groups = new Set<string>();
+
+  get size(): number {
+    return this.keys.size + this.groups.size;
+  }
+}
+
 type Read = 'local' | 'shared' | 'old' | 'loaded' | 'alone';
 const reads = Object.fromEntries(
   (['local', 'shared', 'old', 'loaded', 'alone'] as const).map((from) => [
@@ -118,7 +131,10 @@ export class RedisCache extends Cache {
   readonly #channel: string;
   readonly #local = new LRUCache<string, Local>({ max: LOCAL });
   readonly #flights = new Map<string, Flight>();
-  readonly #owed = { keys: new Set<string>(), groups: new Set<string>() };
+  readonly #unlisten: () => void;
+  /** What Redis could not be told yet. */
+  #owed = new Debt();
+  #paying = false;
   /** Do messages come? */
   #heard = false;
   #era = 0;
@@ -136,6 +152,7 @@ export class RedisCache extends Cache {
     this.#listening.on('ready', () => void this.#listen());
     this.#listening.on('close', () => this.#missed());
     this.#listening.on('message', (_, text) => this.#onMessage(text));
+    this.#unlisten = link.onUp(() => void this.#pay());
   }
 
   async through<T>(kept: Kept<T>, load: () => Promise<T>): Promise<T> {
@@ -162,13 +179,12 @@ export class RedisCache extends Cache {
   async forget({ keys = [], groups = [] }: Forgotten): Promise<void> {
     this.#drop(keys, groups);
     if (this.#link.up && (await this.#tell(keys, groups))) return;
-    // As soon as Redis is back. Whoever was cut off from it believes nothing from before anyway; others may be on line.
-    for (const key of keys) this.#owed.keys.add(key);
-    for (const group of groups) this.#owed.groups.add(group);
-    if (this.#owed.keys.size > OWED) this.#owed.keys.clear();
+    this.#owe(keys, groups);
+    void this.#pay();
   }
 
   close(): void {
+    this.#unlisten();
     this.#listening.disconnect();
   }
 
@@ -176,8 +192,13 @@ export class RedisCache extends Cache {
     return era === this.#era && this.#heard && this.#link.up && freshUntil > performance.now();
   }
 
+  /** Redis has what it has been told by others, and does not lack what it should have been told by us. */
+  get #believesRedis(): boolean {
+    return this.#heard && this.#link.up && !this.#paying && this.#owed.size === 0;
+  }
+
   async #fetch<T>(kept: Kept<T>, load: () => Promise<T>, flight: Flight): Promise<T> {
-    if (!this.#heard || !this.#link.up) return this.#alone(kept, load);
+    if (!this.#believesRedis) return this.#alone(kept, load);
     const me = randomUUID();
     const names = keysOf(kept);
     const giveUpAt = performance.now() + ASK_AGAIN.allMs;
@@ -279,14 +300,39 @@ export class RedisCache extends Cache {
     };
     for (const key of keys) away(key);
     if (groups.length === 0) return;
-    const concerned = (of: readonly string[]) => of.some((group) => groups.includes(group));
+    const concerned = (of: readonly string[]) => groups.includes(ALL) || of.some((group) => groups.includes(group));
     for (const [key, local] of [...this.#local.entries()]) if (concerned(local.groups)) away(key);
     for (const [key, flight] of this.#flights) if (concerned(flight.groups)) away(key);
   }
 
+  #owe(keys: Iterable<string>, groups: Iterable<string>): void {
+    for (const key of keys) this.#owed.keys.add(key);
+    for (const group of groups) this.#owed.groups.add(group);
+    if (this.#owed.size <= OWED) return;
+    this.#owed = new Debt();
+    this.#owed.groups.add(ALL);
+  }
+
+  /**
+   * Tells what could not be told, as soon as Redis takes it: who was not cut off from it still believes what it holds.
+   * Runs whenever Redis has come back, and until nothing is owed or Redis has gone again.
+   */
+  async #pay(): Promise<void> {
+    if (this.#paying) return;
+    this.#paying = true;
+    while (this.#link.up && this.#owed.size > 0) {
+      const { keys, groups } = this.#owed;
+      this.#owed = new Debt();
+      if (await this.#tell([...keys], [...groups])) continue;
+      this.#owe(keys, groups);
+      await pause(TELL_AGAIN, undefined, { ref: false });
+    }
+    this.#paying = false;
+  }
+
   async #tell(keys: readonly string[], groups: readonly string[]): Promise<boolean> {
     const all = this.#commands.multi();
-    for (const key of keys) all.del(...keysOf({ key }));
+    for (const key of keys) all.del(valueOf(key), leaseOf(key));
     for (const group of groups) all.set(nameOf(group), randomUUID(), 'EX', GROUP_LIFE);
     all.publish(this.#channel, JSON.stringify({ from: this.#me, keys, groups }));
     try {
@@ -308,30 +354,34 @@ export class RedisCache extends Cache {
 
   /** Messages come again: from here on, and Redis says when that was. */
   async #listen(): Promise<void> {
+    const era = this.#era;
     try {
       await this.#listening.subscribe(this.#channel);
-      const [keys, groups] = [[...this.#owed.keys], [...this.#owed.groups]];
-      if (keys.length + groups.length > 0 && !(await this.#tell(keys, groups))) throw new Error('not told');
-      for (const key of keys) this.#owed.keys.delete(key);
-      for (const group of groups) this.#owed.groups.delete(group);
       // A process that has just begun has missed nothing.
-      if (this.#era > 0) {
+      let notBefore = 0;
+      if (era > 0) {
         const [s, us] = await this.#commands.time();
-        this.#notBefore = Number(s) * 1_000 + Math.floor(Number(us) / 1_000);
+        notBefore = Number(s) * 1_000 + Math.floor(Number(us) / 1_000);
       }
+      // The connection may have gone meanwhile: the next one speaks for itself.
+      if (era !== this.#era) return;
+      this.#notBefore = notBefore;
       this.#heard = true;
     } catch {
-      // The connection gets lost again, or `commands` is not up yet: it is tried again when this one has come back.
-      this.#listening.disconnect(true);
+      // `commands` is not up yet: it is tried again when this connection has come back.
+      if (era === this.#era) this.#listening.disconnect(true);
     }
   }
 }
 
+const valueOf = (key: string): string => `${PREFIX}value:${key}`;
+const leaseOf = (key: string): string => `${PREFIX}lease:${key}`;
 const nameOf = (group: string): string => `${PREFIX}group:${group}`;
 
 /** The names in Redis: value, lease, groups. */
 const keysOf = ({ key, groups = [] }: Pick<Kept, 'key' | 'groups'>): string[] => [
-  `${PREFIX}value:${key}`,
-  `${PREFIX}lease:${key}`,
+  valueOf(key),
+  leaseOf(key),
+  nameOf(ALL),
   ...groups.map(nameOf),
 ];

@@ -18,9 +18,9 @@ describe('loadConfig', () => {
       INVENTORY_DATABASE_URL: 'postgresql://u:p@other/inventory',
       BANYAN_RATE_LIMITS: 'off',
       PSP_URL: 'http://psp.test/',
-      BANYAN_TRUSTED_PROXIES: '10.0.0.1, 10.0.0.2',
+      BANYAN_TRUSTED_PROXIES: '10.0.0.1, fd00::/8',
     });
-    expect(config.http).toMatchObject({ port: 0, rateLimits: false, trustedProxies: ['10.0.0.1', '10.0.0.2'] });
+    expect(config.http).toMatchObject({ port: 0, rateLimits: false, trustedProxies: ['10.0.0.1', 'fd00::/8'] });
     expect(config.database).toMatchObject({
       url: 'postgres://u:p@db/shop',
       contextUrls: { inventory: 'postgresql://u:p@other/inventory' },
@@ -70,6 +70,29 @@ describe('loadConfig', () => {
     expect(fleet.natsSecret).toBe(secret.NATS_SECRET);
     expect(() => loadConfig({ BANYAN_BRIDGE_LOG: 'jetstream' })).toThrow('BANYAN_BRIDGE_LOG: jetstream needs NATS_URL');
     expect(() => loadConfig({ NATS_SECRET: 'short' })).toThrow('NATS_SECRET: at least 32 characters');
+  });
+
+  it.each(['10.0.0.0/', '10.0.0.0/0', '10.0.0.0/33', '::/129', '10.0.0.0/8/8', '/8', '10.0.0', 'foo', 'localhost'])(
+    'nobody is trusted by mistake: %s is no network',
+    (network) => {
+      expect(() => loadConfig({ BANYAN_TRUSTED_PROXIES: `10.0.0.1,${network}` })).toThrow(
+        'BANYAN_TRUSTED_PROXIES: addresses or networks',
+      );
+    },
+  );
+
+  it('upstreams are spoken to in plain HTTP, and keep the paths of requests', () => {
+    for (const url of ['https://a', 'http://a/base', 'a:3000'])
+      expect(() => loadConfig({ MONOLITH_URLS: url })).toThrow('MONOLITH_URLS: addresses such as http://');
+  });
+
+  it('a certificate needs its key, and the other way round', () => {
+    const [NATS_TLS_CERT, NATS_TLS_KEY] = ['/cert.pem', '/key.pem'];
+    const NATS_URL = 'tls://one:4222';
+    for (const half of [{ NATS_TLS_CERT }, { NATS_TLS_KEY, NATS_TLS_CERT: ' ' }])
+      expect(() => loadConfig({ NATS_URL, ...half })).toThrow('NATS_TLS_CERT, NATS_TLS_KEY: neither goes');
+    const { nats } = loadConfig({ NATS_URL, NATS_TLS_CERT, NATS_TLS_KEY });
+    expect(nats?.tls).toMatchObject({ cert: NATS_TLS_CERT, key: NATS_TLS_KEY });
   });
 
   it('an empty variable is unset', () => {

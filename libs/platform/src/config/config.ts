@@ -1,6 +1,7 @@
 import { join, resolve } from 'node:path';
 import type { Side } from '@banyan/kernel';
 import { z } from 'zod';
+import { httpOrigin, httpUrl, network } from './addresses.js';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const ms = z.coerce
@@ -13,7 +14,6 @@ const count = z.coerce.number().int().min(1);
 const instances = count.max(16).default(1);
 const flag = z.enum(['on', 'off', 'true', 'false', '1', '0']).transform((word) => ['on', 'true', '1'].includes(word));
 const secret = z.string().min(16, 'at least 16 characters');
-const httpUrl = z.url({ protocol: /^https?$/ }).transform((url) => url.replace(/\/+$/, ''));
 const redisUrl = z.url({ protocol: /^rediss?$/, error: 'a redis:// or rediss:// URL' });
 const list = z.string().transform((text) =>
   text
@@ -46,7 +46,7 @@ const environment = z.object({
   BANYAN_SERVED_BY: z.enum(['monolith', 'service', 'off']).default('monolith'),
   BANYAN_RATE_LIMITS: flag.default(true),
   BANYAN_WRITES_PER_SECOND: count.default(5_000),
-  BANYAN_TRUSTED_PROXIES: list.default([]),
+  BANYAN_TRUSTED_PROXIES: listOf(network, 'addresses or networks such as 10.0.0.0/8, separated by commas').default([]),
 
   BANYAN_BODY_LIMIT_BYTES: count.default(1_048_576),
   BANYAN_JSON_DEPTH: count.max(1_000).default(32),
@@ -62,7 +62,7 @@ const environment = z.object({
   RPC_HOST: z.string().default('127.0.0.1'),
   MONOLITH_RPC_HOST: z.string().default('127.0.0.1'),
   MONOLITH_RPC_PORT: port.default(3_001),
-  MONOLITH_URLS: listOf(httpUrl, 'http:// URLs, separated by commas').optional(),
+  MONOLITH_URLS: listOf(httpOrigin, 'addresses such as http://127.0.0.1:3000, separated by commas').optional(),
   MONOLITH_RPC_ADDRESSES: listOf(address, 'addresses such as 127.0.0.1:3001, separated by commas').optional(),
   SERVICE_PORTS_FROM: port.default(3_101),
   BANYAN_MONOLITHS: instances,
@@ -175,7 +175,7 @@ export class Config {
       servedBy: env.BANYAN_SERVED_BY,
       rateLimits: env.BANYAN_RATE_LIMITS,
       writesPerSecond: env.BANYAN_WRITES_PER_SECOND,
-      /** Addresses whose X-Forwarded-For is believed. */
+      /** Addresses and networks whose X-Forwarded-For is believed. */
       trustedProxies: env.BANYAN_TRUSTED_PROXIES,
       bodyLimitBytes: env.BANYAN_BODY_LIMIT_BYTES,
       jsonDepth: env.BANYAN_JSON_DEPTH,
@@ -347,6 +347,8 @@ export function loadConfig(env: Readonly<Record<string, string | undefined>>): C
     ['nats', 'jetstream'].includes(set[name] ?? ''),
   );
   if (!set['NATS_URL']) problems.push(...needsNats.map((name) => `${name}: ${set[name]} needs NATS_URL`));
+  if (!set['NATS_TLS_CERT'] !== !set['NATS_TLS_KEY'])
+    problems.push('NATS_TLS_CERT, NATS_TLS_KEY: neither goes without the other');
   if (!parsed.success || problems.length > 0) throw new ConfigError(problems);
   return new Config(parsed.data, contextUrls);
 }

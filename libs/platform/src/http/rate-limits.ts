@@ -36,7 +36,7 @@ export class RateLimits {
       const { seconds, away } = limits[name];
       const points = name === 'write.address' ? config.http.writesPerSecond * seconds : limits[name].points;
       const options = { keyPrefix: `banyan:limit:${name}`, points, duration: seconds };
-      const own = new RateLimiterMemory(options);
+      const own = (): RateLimiterAbstract => new RateLimiterMemory(options);
       this.limiters.set(
         name,
         redis
@@ -44,9 +44,9 @@ export class RateLimits {
               ...options,
               storeClient: redis.commands,
               rejectIfRedisNotReady: true,
-              ...(away === 'own' && { insuranceLimiter: own }),
+              ...(away === 'own' && { insuranceLimiter: own() }),
             })
-          : own,
+          : own(),
       );
     }
   }
