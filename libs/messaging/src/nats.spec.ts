@@ -4,10 +4,10 @@ import { rpcToken } from '@banyan/platform/auth';
 import { rootLogger } from '@banyan/platform/telemetry';
 import { type ServerProcess, eventually, startNats, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { Envelope, EventEnvelope } from './envelope.js';
+import type { EventEnvelope } from './envelope.js';
 import { Nats, NatsUnavailableError } from './nats.js';
 import { NatsPeers } from './nats-rpc.js';
-import { OverNats, alice, createToyTables, natsTo, startToy, toyConfig } from './toy.spec-support.js';
+import { callOf, OverNats, alice, createToyTables, natsTo, startToy, toyConfig } from './toy.spec-support.js';
 import { wireTo } from './wires.spec-support.js';
 
 // What holds for every wire is in remote.spec.ts; here is what a broker adds.
@@ -30,16 +30,6 @@ const connected = async (url = server.url, name?: string) => {
 };
 const peer = (nats: Nats, side: 'monolith' | 'service' = 'monolith') =>
   new NatsPeers(nats, rpcToken(toyConfig)).to({ context: 'inventory', side, addresses: [] });
-const call = (operation: string, input: unknown, changes: Partial<Envelope> = {}): Envelope => ({
-  id: newId(),
-  context: 'inventory',
-  operation,
-  input,
-  actor: alice,
-  at: Date.now(),
-  deadline: Date.now() + 5_000,
-  ...changes,
-});
 const counter = () => `c-${randomUUID()}`;
 const valueOf = async (name: string) => {
   const [row] = await test.admin<{ value: number }>('select value::int from inventory.toy where name = $1', [name]);
@@ -136,7 +126,7 @@ describe('permissions', () => {
     closing.push(toy.close);
     const mute = await as('mute');
     const name = counter();
-    const add = call('add', { name, by: 1 });
+    const add = callOf('add', { name, by: 1 });
     expect(await peer(mute).call(add)).toMatchObject({
       ok: false,
       error: { code: 'CONTEXT_UNREACHABLE', message: expect.stringContaining('does not let this process send') },
@@ -163,7 +153,7 @@ describe('rights that are taken away and given back while a process runs', { tim
     const toy = await startToy(test, { nats: there });
     closing.push(toy.close);
     const caller = peer(await as('caller'));
-    const answered = async () => (await caller.call(call('sleep', { ms: 0 }))).ok;
+    const answered = async () => (await caller.call(callOf('sleep', { ms: 0 }))).ok;
     expect(await answered()).toBe(true);
 
     await guarded.reload(users(', permissions: { publish: ">", subscribe: "_INBOX_monolith.>" }'));
@@ -219,7 +209,7 @@ describe('answers to what was asked before the connection broke', () => {
     const said = vi.spyOn(rootLogger(), 'error');
     closing.push(() => vi.restoreAllMocks());
 
-    const asked = Array.from({ length: 5 }, () => peer(caller).call(call('sleep', { ms: 2_500 })));
+    const asked = Array.from({ length: 5 }, () => peer(caller).call(callOf('sleep', { ms: 2_500 })));
     await eventually(() => begun === asked.length);
     await guarded.restart();
     for (const reply of await Promise.all(asked))
@@ -227,7 +217,7 @@ describe('answers to what was asked before the connection broke', () => {
     await eventually(() => said.mock.calls.length > 0);
     await eventually(() => there.connected && caller.connected);
     // One after the other: when this is answered, so are they.
-    expect((await peer(caller).call(call('sleep', { ms: 3_000 }))).ok).toBe(true);
+    expect((await peer(caller).call(callOf('sleep', { ms: 3_000 }))).ok).toBe(true);
     expect(said.mock.calls).toEqual([
       [{ reason: expect.stringContaining('an answer to a request of an earlier connection') }, expect.anything()],
     ]);
@@ -283,14 +273,14 @@ describe('a process that has got a call', () => {
       const toy = await startToy(test, { nats });
       closing.push(toy.close);
       const caller = await connected();
-      const long = peer(caller).call(call('sleep', { ms: 6_500 }, { deadline: Date.now() + 20_000 }));
+      const long = peer(caller).call(callOf('sleep', { ms: 6_500 }, { deadline: Date.now() + 20_000 }));
 
       // Its host is gone: nobody closes the connection, and nobody answers.
       const silent = await connected();
       silent.connection.subscribe('banyan.call.service.inventory.*');
       await silent.connection.flush();
       const started = performance.now();
-      const reply = await peer(caller, 'service').call(call('sleep', { ms: 0 }, { deadline: Date.now() + 20_000 }));
+      const reply = await peer(caller, 'service').call(callOf('sleep', { ms: 0 }, { deadline: Date.now() + 20_000 }));
       expect(reply).toMatchObject({ ok: false, error: { code: 'UPSTREAM_UNAVAILABLE' } });
       expect(performance.now() - started).toBeLessThan(9_000);
       expect((await long).ok).toBe(true);
@@ -352,7 +342,7 @@ describe('a broker', () => {
     await nats.connection.flush();
     const goOn = hanging.pause();
     const started = performance.now();
-    const reply = await peer(nats).call(call('sleep', { ms: 0 }, { deadline: Date.now() + 300 }));
+    const reply = await peer(nats).call(callOf('sleep', { ms: 0 }, { deadline: Date.now() + 300 }));
     expect(reply).toMatchObject({ ok: false, error: { code: 'DEADLINE_EXCEEDED' } });
     expect(performance.now() - started).toBeLessThan(1_000);
 
@@ -380,7 +370,7 @@ describe('a broker', () => {
     wire.close();
     await eventually(() => !nats.connected);
     const started = performance.now();
-    expect(await peer(nats).call(call('sleep', { ms: 0 }))).toMatchObject({ error: { code: 'CONTEXT_UNREACHABLE' } });
+    expect(await peer(nats).call(callOf('sleep', { ms: 0 }))).toMatchObject({ error: { code: 'CONTEXT_UNREACHABLE' } });
     expect(performance.now() - started).toBeLessThan(100);
   });
 

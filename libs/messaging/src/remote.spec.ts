@@ -8,7 +8,7 @@ import { NatsPeers } from './nats-rpc.js';
 import type { RemoteTransport } from './placement.js';
 import { Receiver } from './receiver.js';
 import { TcpPeers } from './tcp.js';
-import { alice, createToyTables, natsTo, startToy, toyConfig } from './toy.spec-support.js';
+import { callOf, createToyTables, natsTo, startToy, toyConfig } from './toy.spec-support.js';
 import { listenAt, wireTo } from './wires.spec-support.js';
 
 // The conformance suite of what leads to other processes. What holds for a call wherever it goes is in calls.spec.ts, for
@@ -111,17 +111,7 @@ describe.each([
     for (const close of closing.splice(0).reverse()) await close();
   });
 
-  const call = (operation: string, input: unknown, changes: Partial<Envelope> = {}): Envelope => ({
-    id: newId(),
-    context: 'inventory',
-    operation,
-    input,
-    actor: alice,
-    at: Date.now(),
-    deadline: Date.now() + 10_000,
-    ...changes,
-  });
-  const add = (name: string, changes: Partial<Envelope> = {}) => call('add', { name, by: 1 }, changes);
+  const add = (name: string, changes: Partial<Envelope> = {}) => callOf('add', { name, by: 1 }, changes);
   const counter = () => `c-${randomUUID()}`;
   /** Resolves when the next call has come to where it is handled. */
   const arrival = () =>
@@ -159,7 +149,7 @@ describe.each([
     const { peer, cut } = await wiring.fragile();
     expect((await peer.call(add(counter()))).ok).toBe(true);
     const arrived = arrival();
-    const lost = peer.call(call('sleep', { ms: 2_500 }));
+    const lost = peer.call(callOf('sleep', { ms: 2_500 }));
     await arrived;
     const brokenAt = performance.now();
     cut();
@@ -200,7 +190,7 @@ describe.each([
   it('ends what is running when it stops', async () => {
     peer = await wiring.peer();
     const arrived = arrival();
-    const slow = peer.call(call('sleep', { ms: 300 }));
+    const slow = peer.call(callOf('sleep', { ms: 300 }));
     await arrived;
     await toy.close();
     toy = await wiring.listen();
@@ -210,13 +200,13 @@ describe.each([
   it('takes and gives large messages, and one that is too large is refused without harm to others', async () => {
     peer = await wiring.peer();
     const name = 'é'.repeat(3_000_000);
-    const reply = await peer.call(call('valueOf', { name }));
+    const reply = await peer.call(callOf('valueOf', { name }));
     expect(reply).toMatchObject({ ok: false, error: { code: 'COUNTER_UNKNOWN' } });
     expect(!reply.ok && reply.error.message).toHaveLength(name.length + 'No counter '.length);
-    const slow = peer.call(call('sleep', { ms: 200 }));
-    const refused = await peer.call(call('valueOf', { name: 'x'.repeat(17_000_000) }));
+    const slow = peer.call(callOf('sleep', { ms: 200 }));
+    const refused = await peer.call(callOf('valueOf', { name: 'x'.repeat(17_000_000) }));
     expect(refused).toMatchObject({ ok: false, error: { kind: 'too_large' } });
-    const unsent = await peer.call(call('long', { length: 17_000_000 }));
+    const unsent = await peer.call(callOf('long', { length: 17_000_000 }));
     expect(unsent).toMatchObject({
       ok: false,
       error: { code: 'INTERNAL', message: 'The answer is too long to be sent' },

@@ -1,12 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { newId } from '@banyan/kernel';
 import { rpcToken } from '@banyan/platform/auth';
 import { eventually, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { Envelope } from './envelope.js';
 import type { RemoteTransport } from './placement.js';
 import { TcpPeers } from './tcp.js';
-import { alice, createToyTables, startToy, toyConfig } from './toy.spec-support.js';
+import { callOf, createToyTables, startToy, toyConfig } from './toy.spec-support.js';
 import { wireTo } from './wires.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
@@ -22,16 +20,7 @@ afterEach(async () => {
   for (const close of closing.splice(0)) await close();
 });
 
-const call = (operation: string, input: unknown): Envelope => ({
-  id: newId(),
-  context: 'inventory',
-  operation,
-  input,
-  actor: alice,
-  at: Date.now(),
-  deadline: Date.now() + 10_000,
-});
-const add = () => call('add', { name: `c-${randomUUID()}`, by: 1 });
+const add = () => callOf('add', { name: `c-${randomUUID()}`, by: 1 });
 const ok = async (via: RemoteTransport) => (await via.call(add())).ok;
 const wire = async (port = toy.port!) => {
   const line = await wireTo(port);
@@ -86,7 +75,7 @@ describe('Several instances of one side', () => {
   it('one that broke in the middle may have run it: it is not sent to another', async () => {
     const [line, other] = [await wire(), await wire()];
     const { all } = instances(other.port, line.port);
-    const lost = all.call(call('sleep', { ms: 5_000 }));
+    const lost = all.call(callOf('sleep', { ms: 5_000 }));
     await eventually(() => line.connections + other.connections === 1);
     await new Promise((resolve) => setTimeout(resolve, 50));
     line.cut();
@@ -98,7 +87,7 @@ describe('Several instances of one side', () => {
   it('come and go: what runs at one that is left is still answered, then its connection is closed', async () => {
     const [line, other] = [await wire(), await wire()];
     const { to, all } = instances(line.port);
-    const slow = all.call(call('sleep', { ms: 300 }));
+    const slow = all.call(callOf('sleep', { ms: 300 }));
     await eventually(() => line.connections === 1);
     const moved = to(other.port);
     expect(await ok(moved)).toBe(true);

@@ -1,5 +1,5 @@
 import { Injectable, Module } from '@nestjs/common';
-import { type Actor, command, defineContext, event, query } from '@banyan/kernel';
+import { type Actor, command, defineContext, event, newId, query } from '@banyan/kernel';
 import { AuthModule, rpcToken } from '@banyan/platform/auth';
 import { loadConfig } from '@banyan/platform/config';
 import { Database, DatabaseModule, InjectDatabase } from '@banyan/platform/database';
@@ -8,6 +8,7 @@ import { type TestDatabase, freePort, startNats } from '@banyan/testing';
 import { z } from 'zod';
 import { Bus } from './bus.js';
 import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
+import type { Envelope } from './envelope.js';
 import type { CommandContext, EventOf, Handlers, JobContext, QueryContext } from './handlers.js';
 import { MessagingModule, type MessagingOptions } from './messaging.module.js';
 import { LoopbackPlacement } from './loopback.js';
@@ -297,6 +298,18 @@ export const ways: [name: string, open: () => Promise<Way>][] = [
     },
   ],
 ];
+
+/** A call to `inventory` as a wire carries it. */
+export const callOf = (operation: string, input: unknown, changes: Partial<Envelope> = {}): Envelope => ({
+  id: newId(),
+  context: 'inventory',
+  operation,
+  input,
+  actor: alice,
+  at: Date.now(),
+  deadline: Date.now() + 10_000,
+  ...changes,
+});
 
 export const natsTo = (url: string, name = 'monolith'): Promise<Nats> =>
   Nats.connect({ servers: [url], tls: {} }, { name, patienceMs: 2_000 });

@@ -1,14 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { type ConsumerMessages, jetstream } from '@nats-io/jetstream';
-import type { LogItem, LogSource } from './log-reader.js';
+import { type LogItem, LogQueue } from './log-queue.js';
+import type { LogSource } from './log-reader.js';
 import { Tag, commitOf } from './pgoutput.js';
 import { LogStream, type Place, type SharedLog, placeOf } from './shared-log.js';
 import { BundleReader } from './bundle.js';
 import { lsnText } from './stream.js';
 
-/* Nothing is asked for above, and again below: the log waits in NATS and not in our memory. */
-const PAUSE_BYTES = 32 << 20;
-const RESUME_BYTES = 8 << 20;
 const AHEAD_MESSAGES = 64;
 /* A server that hangs is noticed after as long as this. */
 const EXPIRES_MS = 10_000;
@@ -28,11 +26,7 @@ export class LogFollower implements LogSource {
   readonly #bundles = new BundleReader();
   #messages: ConsumerMessages | undefined;
   #unsubscribe: () => void;
-  #items: LogItem[] = [];
-  #next = 0;
-  #bytes = 0;
-  #failure: Error | undefined;
-  #wake: (() => void) | undefined;
+  readonly #queue = new LogQueue(() => this.#drained?.());
   #drained: (() => void) | undefined;
   #heardAt = Date.now();
 
@@ -92,40 +86,19 @@ export class LogFollower implements LogSource {
   }
 
   take(): LogItem | undefined {
-    const item = this.#items[this.#next];
-    if (!item) {
-      if (this.#failure) throw this.#failure;
-      // A session in the middle of a transaction holds locks in the target.
-      if (this.#opened !== undefined && Date.now() - this.#heardAt > SILENT_MS)
-        throw new Error('The rest of a transaction does not come');
-      return undefined;
-    }
-    this.#items[this.#next++] = undefined as never;
-    if (this.#next === this.#items.length) {
-      this.#items = [];
-      this.#next = 0;
-    }
-    if ('payload' in item) this.#bytes -= item.payload.length;
-    if (this.#drained && this.#bytes < RESUME_BYTES) {
-      this.#drained();
-      this.#drained = undefined;
-    }
+    const item = this.#queue.take();
+    // A session in the middle of a transaction holds locks in the target.
+    if (!item && this.#opened !== undefined && Date.now() - this.#heardAt > SILENT_MS)
+      throw new Error('The rest of a transaction does not come');
     return item;
   }
 
   get isEmpty(): boolean {
-    return this.#next === this.#items.length;
+    return this.#queue.isEmpty;
   }
 
   wait(ms: number): Promise<void> {
-    if (!this.isEmpty || this.#failure) return Promise.resolve();
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    return this.#queue.wait(ms);
   }
 
   /** Nobody waits for it: the mark is all that is known of a follower. */
@@ -139,9 +112,10 @@ export class LogFollower implements LogSource {
     for await (const { seq, headers, data } of messages) {
       this.#heardAt = Date.now();
       this.#receive(seq, placeOf(headers), Buffer.from(data.buffer, data.byteOffset, data.byteLength));
-      this.#wakeUp();
-      if (this.#bytes > PAUSE_BYTES) await new Promise<void>((resolve) => (this.#drained = resolve));
-      if (this.#failure) return;
+      this.#queue.wakeUp();
+      if (this.#queue.failed) return;
+      // The log waits in NATS.
+      if (this.#queue.isFull) await new Promise<void>((resolve) => (this.#drained = resolve));
     }
     throw new Error('The log in NATS ended');
   }
@@ -171,7 +145,7 @@ export class LogFollower implements LogSource {
     if (place.to === undefined) return;
     this.#opened = undefined;
     this.#to = place.to;
-    this.#items.push({ lsn: place.to, at: place.at });
+    this.#queue.reached({ lsn: place.to, at: place.at });
   }
 
   #nameOf(seq: number): string {
@@ -183,22 +157,14 @@ export class LogFollower implements LogSource {
     if (tag === Tag.begin) this.#isApplied = commitOf(payload) < this.mark;
     // A description counts beyond its transaction.
     if (this.#isApplied && tag !== Tag.relation) return;
-    this.#bytes += payload.length;
-    this.#items.push({ payload });
+    this.#queue.push(payload);
   }
 
   #fail(error: Error): void {
-    if (this.#failure) return;
-    this.#failure = error;
+    if (!this.#queue.fail(error)) return;
     this.#unsubscribe();
     void this.#messages?.close();
     this.#drained?.();
-    this.#wakeUp();
-  }
-
-  #wakeUp(): void {
-    this.#wake?.();
-    this.#wake = undefined;
   }
 }
 

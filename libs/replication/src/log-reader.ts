@@ -1,10 +1,8 @@
 import type pg from 'pg';
 import { type Wire, connect, literal, quoted, wireOf } from './connection.js';
+import { type LogItem, LogQueue } from './log-queue.js';
 import { wallClockMs } from './pgoutput.js';
 import { lsnText } from './stream.js';
-
-/** Either a pgoutput message, or the server's word that it has sent all there is up to `lsn`. */
-export type LogItem = { payload: Buffer } | { lsn: bigint; at: number };
 
 /** Where a session has the source's log from: the slot itself, or a stream that another process may publish. */
 export interface LogSource {
@@ -18,9 +16,6 @@ export interface LogSource {
   close(): void;
 }
 
-/* The socket is paused above, and read again below: the log waits on the server's disk and not in our memory. */
-const PAUSE_BYTES = 32 << 20;
-const RESUME_BYTES = 8 << 20;
 /* A live server answers a request for a keepalive at once. */
 const SILENT_MS = 30_000;
 
@@ -30,19 +25,17 @@ const KEEPALIVE = 0x6b;
 
 /** Follows a slot from a position on. What it gave is forgotten by the server only after `status()` said it is durable. */
 export class LogReader implements LogSource {
-  #items: LogItem[] = [];
-  #next = 0;
-  #bytes = 0;
-  #paused = false;
-  #failure: Error | undefined;
-  #wake: (() => void) | undefined;
+  readonly #queue = new LogQueue(() => {
+    this.#heardAt = Date.now();
+    this.#wire.stream.resume();
+  });
   #heardAt = Date.now();
   #received = 0n;
   readonly #wire: Wire;
 
   private constructor(private readonly client: pg.Client) {
     this.#wire = wireOf(client);
-    client.on('end', () => this.#fail(new Error('The connection to the source was closed')));
+    client.on('end', () => this.#queue.fail(new Error('The connection to the source was closed')));
   }
 
   static async start(url: string, { slot, from, as }: { slot: string; from: bigint; as: string }): Promise<LogReader> {
@@ -61,43 +54,21 @@ export class LogReader implements LogSource {
   }
 
   take(): LogItem | undefined {
-    const item = this.#items[this.#next];
-    if (!item) {
-      if (this.#failure) throw this.#failure;
-      if (Date.now() - this.#heardAt > SILENT_MS) throw new Error('The source has been silent for 30 s');
-      return undefined;
-    }
-    this.#items[this.#next++] = undefined as never;
-    if (this.#next === this.#items.length) {
-      this.#items = [];
-      this.#next = 0;
-    }
-    if ('payload' in item) this.#bytes -= item.payload.length;
-    if (this.#paused && this.#bytes < RESUME_BYTES) {
-      this.#paused = false;
-      this.#heardAt = Date.now();
-      this.#wire.stream.resume();
-    }
+    const item = this.#queue.take();
+    if (!item && Date.now() - this.#heardAt > SILENT_MS) throw new Error('The source has been silent for 30 s');
     return item;
   }
 
   get isEmpty(): boolean {
-    return this.#next === this.#items.length;
+    return this.#queue.isEmpty;
   }
 
   wait(ms: number): Promise<void> {
-    if (!this.isEmpty || this.#failure) return Promise.resolve();
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+    return this.#queue.wait(ms);
   }
 
   status({ applied, durable, ask }: { applied: bigint; durable: bigint; ask: boolean }): void {
-    if (this.#failure) return;
+    if (this.#queue.failed) return;
     const out = Buffer.alloc(34);
     out[0] = STATUS;
     out.writeBigUInt64BE(this.#received > applied ? this.#received : applied, 1);
@@ -109,7 +80,7 @@ export class LogReader implements LogSource {
   }
 
   close(): void {
-    this.#failure ??= new Error('The reader was closed');
+    this.#queue.fail(new Error('The reader was closed'));
     // A stream that runs cannot be asked to end while the server is busy sending: the socket goes.
     this.#wire.stream.destroy();
   }
@@ -122,7 +93,7 @@ export class LogReader implements LogSource {
       );
       const ended = (error: Error) => {
         refused(error);
-        this.#fail(error);
+        this.#queue.fail(error);
       };
       // The protocol of a query as the client sees it; it hands us the messages of the COPY mode.
       const query = {
@@ -143,27 +114,14 @@ export class LogReader implements LogSource {
       const payload = Buffer.from(chunk.subarray(25));
       const start = chunk.readBigUInt64BE(1);
       if (start > this.#received) this.#received = start;
-      this.#bytes += payload.length;
-      this.#items.push({ payload });
-      if (!this.#paused && this.#bytes > PAUSE_BYTES) {
-        this.#paused = true;
-        this.#wire.stream.pause();
-      }
+      this.#queue.push(payload);
+      // The log waits on the server's disk.
+      if (this.#queue.isFull) this.#wire.stream.pause();
     } else if (chunk[0] === KEEPALIVE) {
       const lsn = chunk.readBigUInt64BE(1);
       if (lsn > this.#received) this.#received = lsn;
-      const last = this.#items.at(-1);
-      const item = { lsn, at: wallClockMs(chunk.readBigInt64BE(9)) };
-      if (last && 'lsn' in last) this.#items[this.#items.length - 1] = item;
-      else this.#items.push(item);
+      this.#queue.reached({ lsn, at: wallClockMs(chunk.readBigInt64BE(9)) });
     }
-    this.#wake?.();
-    this.#wake = undefined;
-  }
-
-  #fail(error: Error): void {
-    this.#failure ??= error;
-    this.#wake?.();
-    this.#wake = undefined;
+    this.#queue.wakeUp();
   }
 }
