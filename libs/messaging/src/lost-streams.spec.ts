@@ -15,9 +15,10 @@ beforeAll(() => createToyTables(test));
 class ForgetfulBroker implements Streams {
   readonly publishing = true;
   connected = true;
-  /** Answers nothing, or takes nothing. */
+  /** Does not tell how it stands; takes nothing, and says so, or not even that. */
   silent = false;
   full = false;
+  deaf = false;
   taken = 0;
   published: string[] = [];
   #seq = 0;
@@ -25,6 +26,7 @@ class ForgetfulBroker implements Streams {
 
   async publish(_subscriber: string, events: EventEnvelope[]): Promise<Publication[]> {
     return events.map(({ id }): Publication => {
+      if (this.deaf) return { id, verdict: 'refused', error: 'no answer', silent: true };
       if (this.full) return { id, verdict: 'refused', error: 'maximum bytes exceeded', silent: false };
       this.published.push(id);
       return { id, verdict: 'published', via: 'the same stream', seq: ++this.#seq };
@@ -151,4 +153,17 @@ it('what waits for a full stream is set aside, and follows at once when there is
   broker.full = false;
   await eventually(async () => expect(await rows(`state <> 'done'`)).toBe(0), { timeoutMs: 20_000 });
   expect(new Set(broker.published).size).toBe(1_500);
+});
+
+it.each(['full', 'deaf'] as const)('a stream that is %s is tried again and again', async (how) => {
+  const broker = new ForgetfulBroker();
+  broker[how] = true;
+  start(broker);
+  await emitAdded(test, counters(20), 1, 3);
+  let tries = 0;
+  const { publish } = broker;
+  broker.publish = (...given) => (tries++, publish.apply(broker, given));
+  await eventually(() => tries > 3, { timeoutMs: 10_000 });
+  broker[how] = false;
+  await eventually(async () => expect(await rows(`state <> 'done'`)).toBe(0), { timeoutMs: 10_000 });
 });

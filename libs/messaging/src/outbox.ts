@@ -61,7 +61,8 @@ const takeOver = (fence: string) =>
 const hurry = (fence: string) => `
   update outbox o set due_at = now() from (
     select event_id, subscriber from outbox
-    where state = 'pending' and subscriber = $1 and due_at > now() and ${onceAtFirst(fence)} for update skip locked) w
+    where state = 'pending' and subscriber = $1 and due_at > now() and ${onceAtFirst(fence)}
+    order by event_id limit $2 for update skip locked) w
   where o.event_id = w.event_id and o.subscriber = w.subscriber`;
 
 /* Once: it may be told again, of another copy in the stream, when the relay has it or has delivered it. */
@@ -120,9 +121,9 @@ export class Outbox {
     await this.unit.statement(takeOver, []);
   }
 
-  /** Everything for this subscriber is due. */
-  async hurry(subscriber: string): Promise<void> {
-    await this.unit.statement(hurry, [subscriber]);
+  /** Everything for this subscriber is due, or the oldest `most` of it. */
+  async hurry(subscriber: string, most?: number): Promise<void> {
+    await this.unit.statement(hurry, [subscriber, most ?? null]);
   }
 
   /**

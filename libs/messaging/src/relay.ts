@@ -41,7 +41,7 @@ export const relayDefaults: RelayOptions = {
 /** The longest wait for an event that has to come first, and for a stream that takes nothing, ms. */
 const GAP = 5_000;
 const PAUSE = 15_000;
-/** For what is not even tried meanwhile, ms: it is brought forward when the stream takes events again. */
+/** For what waits for one, ms: it is brought forward, a batch to try it, and everything when that is taken. */
 const ASIDE = 120_000;
 
 /** A subscriber whose stream takes nothing just now: full, or not there. */
@@ -154,6 +154,7 @@ export class Relay {
     try {
       while (!this.#stopped && (await this.#entitled())) {
         await this.#watch();
+        await this.#tryPaused();
         // What waits for the broker stays where it is, unclaimed.
         if (this.streams?.publishing && !this.streams.connected) return;
         const rows = await this.#outbox.claim(this.options.batch, this.options.leaseMs);
@@ -193,7 +194,7 @@ export class Relay {
       const again = await this.#outbox.saw(subscriber, state, doubtful);
       looked.add(subscriber);
       // What another process has set aside, which may be gone.
-      if (doubtful && state) await this.#outbox.hurry(subscriber);
+      if (doubtful && state && !this.#paused.has(subscriber)) await this.#outbox.hurry(subscriber);
       if (again)
         this.#log.log({ msg: `the stream of ${subscriber} may not have what it took: sent again`, events: again });
     }
@@ -209,7 +210,7 @@ export class Relay {
       const published = this.#published(row);
       const pause = published ? this.#paused.get(row.subscriber) : undefined;
       if (pause && pause.until > now) {
-        outcomes.push(later(row, ASIDE * (1 + Math.random() / 4), pause.error));
+        outcomes.push(aside(row, pause.error));
         continue;
       }
       const way = `${row.subscriber} ${published}`;
@@ -278,11 +279,16 @@ export class Relay {
       case 'unfit':
         return { ...base, state: 'pending', uncounted: 1, error: said.error, via: 'direct', seq: null };
       case 'refused':
-        return later(row, Math.max(0, this.#paused.get(row.subscriber)!.until - Date.now()), said.error);
+        return aside(row, said.error);
     }
   }
 
-  /** A stream that takes nothing is tried with one batch now and then, and not with all that waits. */
+  /** With one batch now and then, and not with all that waits. */
+  async #tryPaused(): Promise<void> {
+    for (const [subscriber, { until }] of this.#paused)
+      if (until <= Date.now()) await this.#outbox.hurry(subscriber, this.options.batch);
+  }
+
   #pause(subscriber: string, error: string, tookSome: boolean): void {
     const before = this.#paused.get(subscriber)?.tries ?? 0;
     const tries = tookSome ? Math.max(1, before >> 1) : before + 1;
@@ -367,5 +373,7 @@ const later = (row: Row, delay: number, error: string | null): Outcome => ({
   via: row.via,
   seq: null,
 });
+
+const aside = (row: Row, error: string): Outcome => later(row, ASIDE * (1 + Math.random() / 4), error);
 
 const text = (error: unknown): string => String((error as Error)?.message ?? error).slice(0, 500);
