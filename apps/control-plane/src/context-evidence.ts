@@ -11,6 +11,10 @@ export function evidenceOf(reports: Reports, context: string, since: string): Ev
   return { ...evidence, divergences };
 }
 
+/** A stream without a copy began as a way back, when its target had every row, and has told of all since. */
+const copyOf = (stream: StreamState | undefined) =>
+  stream?.kind === 'prepared' ? (stream.copy ?? { percent: 100, done: true }) : null;
+
 /** What has to hold before `next` is entered, read now. */
 export function readGates(
   next: Stage,
@@ -23,7 +27,7 @@ export function readGates(
 ): GateReading[] {
   const { stream, service, evidence, required } = seen;
   return gatesTo(next, {
-    backfill: stream?.copy ?? null,
+    backfill: copyOf(stream),
     lag: stream?.lag ?? null,
     service: service ? { ready: service.ready, error: service.error } : null,
     evidence,

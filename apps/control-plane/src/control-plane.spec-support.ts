@@ -22,6 +22,9 @@ export const CLIENT = 'client-token-of-the-spec';
 export class ScriptedRuntime extends Runtime {
   wanted: readonly Wanted[] = [];
   readonly ill = new Map<string, string>();
+  /** They take their time to end: what was wanted once is still to be seen. */
+  lingers = false;
+  private seen: readonly Wanted[] = [];
   private readonly listeners = new Set<() => void>();
 
   want(list: readonly Wanted[]): void {
@@ -30,7 +33,8 @@ export class ScriptedRuntime extends Runtime {
   }
   letGo(): void {}
   observe(): readonly ProcessState[] {
-    return this.wanted.map(({ role, context }) => {
+    if (!this.lingers || this.wanted.length > 0) this.seen = this.wanted;
+    return this.seen.map(({ role, context }) => {
       const error = this.ill.get(`${role} ${context}`);
       const endpoints = { http: ['http://127.0.0.1:1'], rpc: [{ host: '127.0.0.1', port: 2 }] };
       return { role, context, ready: error === undefined, error, ...(role === 'service' && { endpoints }) };
@@ -66,7 +70,7 @@ export class ScriptedStreams extends Streams {
   }
   async prepare(context: string, from: Side, backfill: { targetEpoch: number } | null): Promise<void> {
     this.calls.push(`prepare ${from}${backfill ? ' with backfill' : ''}`);
-    const copy = { percent: 100, rows: 1, done: true };
+    const copy = backfill && { percent: 100, rows: 1, done: true };
     this.streams.set(`${context} ${from}`, {
       kind: 'prepared',
       connected: true,

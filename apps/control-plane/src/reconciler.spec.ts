@@ -88,6 +88,19 @@ describe('A context walks', () => {
     expect(await owners()).toMatchObject({ monolith: { open: false, epoch: 4 }, service: { open: true, epoch: 4 } });
   });
 
+  it('out again before all is gone that was there the last time', async () => {
+    await force('live');
+    await control.reaches('inventory', 'live');
+    control.runtime.lingers = true;
+    await rollback();
+    await control.reaches('inventory', 'monolith');
+    // The way back of the hand-over: it began without a copy, and the service has had every row since.
+    expect(control.streams.streams.get('inventory monolith')?.copy).toBeNull();
+    await target('shadow');
+    await control.reaches('inventory', 'shadow');
+    expect(control.streams.calls.filter((call) => call === 'prepare monolith with backfill')).toHaveLength(1);
+  });
+
   it('and the routers hear of each step, hold commands only while the owner changes, and never go back', async () => {
     const heard: Routing[] = [];
     const stream = await routingStream(control.url, CLIENT, (routing) => heard.push(routing));

@@ -6,6 +6,7 @@ export interface StreamState {
   kind: 'absent' | 'prepared' | 'lost';
   /** The bridge is reading from it now. */
   connected: boolean;
+  /** Null: it began without one. */
   copy: { percent: number; rows: number; done: boolean } | null;
   lag: { bytes: number; ms: number } | null;
   /** What went wrong, and what to do about it. */
