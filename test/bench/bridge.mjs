@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { dropStream, prepareStream } from '@banyan/replication';
+import { startNats } from '@banyan/testing/servers';
 import { figure, median, table } from '../support/report.mjs';
 import { startPostgres } from '../support/shop.mjs';
 import { runCase } from './rounds.mjs';
@@ -35,52 +36,67 @@ export async function benchBridge({ repeat, quick }) {
   const rows = quick ? 10_000 : 100_000;
   const copied = quick ? 50_000 : 400_000;
   const postgres = await startPostgres('bench');
+  let nats;
   try {
+    // As `banyan nats-config` has it.
+    nats = await startNats({ config: 'max_payload: 8MB' });
     const results = new Map();
     const note = (what, who, result) => {
       const key = JSON.stringify([what, who]);
       results.set(key, [...(results.get(key) ?? []), result]);
     };
     for (let turn = 0; turn < repeat; turn++) {
-      await catchUp(postgres, rows, note);
+      await catchUp(postgres, nats, rows, note);
       await copy(postgres, copied, note);
     }
-    const of = (what, who) => results.get(JSON.stringify([what, who]));
+    const runs = (what, who) => results.get(JSON.stringify([what, who]));
+    const usOf = ({ us }) => us;
     const whats = [...new Set([...results.keys()].map((key) => JSON.parse(key)[0]))];
     return {
       title: 'Bridge: rows applied a second',
       notes: [
         `${rows} rows of backlog (9 columns, about 200 bytes), ${copied} rows copied, medians of ${repeat} runs, taking turns.`,
         'Beside it: CREATE SUBSCRIPTION on the same server, same tables, its defaults (binary off, synchronous_commit off).',
-        'Both begin with everything waiting; it ends when the last row is visible in the target. Node us: CPU of the bridge for one row.',
+        'Through JetStream: the slot is read into a stream, the stream into the target, by one process, and nats-server keeps it on disk.',
+        'All begin with everything waiting; it ends when the last row is visible in the target. Node us: CPU of the bridge for one row.',
       ],
       tables: [
         table(
-          ['what', 'bridge rows/s', 'subscription rows/s', 'bridge / it', 'Node us'],
+          [
+            ...['what', 'bridge rows/s', 'subscription rows/s', 'bridge / it', 'Node us'],
+            ...['through JetStream rows/s', 'of the bridge', 'its Node us'],
+          ],
           whats.map((what) => {
-            const [ours, theirs] = ['bridge', 'subscription'].map((who) =>
-              median(of(what, who).map((run) => run.perSecond)),
-            );
-            return [
+            const middle = (who, of) => median(runs(what, who).map(of));
+            const [ours, theirs] = ['bridge', 'subscription'].map((who) => middle(who, (run) => run.perSecond));
+            const first = [
               what,
               figure(ours, 0),
               figure(theirs, 0),
               figure(ours / theirs),
-              figure(median(of(what, 'bridge').map(({ us }) => us))),
+              figure(middle('bridge', usOf)),
             ];
+            // A copy does not go through the log.
+            if (!runs(what, 'shared')) return [...first, '–', '–', '–'];
+            const shared = middle('shared', (run) => run.perSecond);
+            return [...first, figure(shared, 0), figure(shared / ours), figure(middle('shared', usOf))];
           }),
         ),
       ],
     };
   } finally {
+    await nats?.stop();
     await postgres.stop();
   }
 }
 
-async function catchUp(postgres, rows, note) {
-  await withDatabases(postgres, async ({ source, native, ours, urls }) => {
-    const stream = { name: 'bench_ours', source: urls.source, target: urls.ours, schema: 'bench' };
-    await prepareStream(stream, { backfill: false });
+async function catchUp(postgres, nats, rows, note) {
+  await nats.restart({ emptied: true });
+  await withDatabases(postgres, async ({ source, native, ours, shared, urls }) => {
+    const [stream, through] = ['ours', 'shared'].map((name) => ({
+      ...{ name: `bench_${name}`, source: urls.source, target: urls[name], schema: 'bench' },
+    }));
+    for (const each of [stream, through]) await prepareStream(each, { backfill: false });
     await source.query('create publication bench_native for tables in schema bench');
     await source.query(`select pg_create_logical_replication_slot('bench_native', 'pgoutput')`);
     await native.query(
@@ -103,12 +119,13 @@ async function catchUp(postgres, rows, note) {
         await native.query('alter subscription bench_native disable');
         await until(source, `select from pg_replication_slots where slot_name = 'bench_native' and not active`);
       };
-      for (const turn of lap % 2 ? [us, they] : [they, us]) await turn();
+      const usThrough = async () => note(what, 'shared', await runOurs(through, done, rows, nats.url));
+      for (const turn of lap % 2 ? [us, they, usThrough] : [usThrough, they, us]) await turn();
     }
-    const sums = await Promise.all([source, native, ours].map(sumOf));
+    const sums = await Promise.all([source, native, ours, shared].map(sumOf));
     if (new Set(sums).size > 1) throw new Error(`The copies differ: ${sums.join(' ')}`);
     await native.query('drop subscription bench_native');
-    await dropStream(stream);
+    for (const each of [stream, through]) await dropStream(each);
   });
 }
 
@@ -142,9 +159,9 @@ async function copy(postgres, rows, note) {
   });
 }
 
-async function runOurs(stream, done, rows) {
+async function runOurs(stream, done, rows, natsUrl) {
   const { ms, cpuMs } = await runCase(join(import.meta.dirname, 'bridge/case.mjs'), 'bridge', {
-    env: { BENCH_CASE: JSON.stringify({ stream, done }) },
+    env: { BENCH_CASE: JSON.stringify({ stream, done, natsUrl }) },
     limitMs: 180_000,
   });
   return { perSecond: (rows * 1000) / ms, us: (cpuMs * 1000) / rows };
@@ -155,6 +172,7 @@ async function withDatabases(postgres, work) {
     source: await postgres.database('bench_source'),
     native: await postgres.database('bench_native'),
     ours: await postgres.database('bench_ours'),
+    shared: await postgres.database('bench_shared'),
   };
   const clients = {};
   for (const [name, connectionString] of Object.entries(urls)) {
