@@ -152,13 +152,14 @@ describe('the proxy alone', () => {
   it('divides the reads of a canary by session', async () => {
     const { write, by } = await alone();
     await write('canary');
-    const sides = await eventually(async () => {
+    // Some of the first ones may still go by what the file said before.
+    await eventually(async () => {
       const all = await Promise.all(
         Array.from({ length: 40 }, (_, n) => by({ headers: { 'banyan-session': `s${n}` } })),
       );
-      return new Set(all).size === 2 ? all : undefined;
+      for (const side of ['monolith', 'service']) expect(all.filter((each) => each === side).length).toBeGreaterThan(8);
+      return true;
     });
-    expect(sides.filter((side) => side === 'service').length).toBeGreaterThan(8);
     expect(await by({ method: 'PUT', body: '{}', headers: { 'banyan-session': 's1' } })).toBe('monolith');
   });
 
