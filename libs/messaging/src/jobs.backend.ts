@@ -23,10 +23,11 @@ const AGAIN = 500;
 const AT_LAST = 10_000;
 
 /**
- * How soon the sweeps go on after the queue was away: when a worker asks again (BullMQ would sleep for 15 s), and when a run
- * that it took along is given up (after a minute; the next one waits for it). Running twice is harmless.
+ * A worker runs when it is told to. And how soon the sweeps go on after the queue was away: when it asks again (BullMQ would
+ * sleep for 15 s), and when a run that it took along is given up (after a minute; the next one waits for it). Running twice
+ * is harmless.
  */
-const recovery = { runRetryDelay: AGAIN, lockDuration: 10_000, stalledInterval: 5_000 };
+const workerOptions = { autorun: false, runRetryDelay: AGAIN, lockDuration: 10_000, stalledInterval: 5_000 };
 
 const defaultJobOptions = { removeOnComplete: true, removeOnFail: { count: 100 } };
 
@@ -40,7 +41,7 @@ export function postgresJobs({ connectionString, schema }: { connectionString: s
     isAway: () => false,
     queue: () => new Queue<Payload>('banyan', { connection, defaultJobOptions }) as unknown as Queue<Payload>,
     worker: (run, concurrency) =>
-      new Worker<Payload>('banyan', run, { connection, concurrency, ...recovery }) as unknown as Worker<Payload>,
+      new Worker<Payload>('banyan', run, { connection, concurrency, ...workerOptions }) as unknown as Worker<Payload>,
     close: () => {},
   };
 }
@@ -71,7 +72,7 @@ export function redisJobs(link: RedisLink, name: string): JobBackend {
     isAway: (error) => !link.up || /ECONN|EPIPE|ETIMEDOUT|Connection is closed|timed out/.test(String(error)),
     queue: () => new Queue<Payload>(`jobs-${name}`, { connection: link.commands, prefix, defaultJobOptions }),
     worker: (run, concurrency) =>
-      new Worker<Payload>(`jobs-${name}`, run, { connection: patient, prefix, concurrency, ...recovery }),
+      new Worker<Payload>(`jobs-${name}`, run, { connection: patient, prefix, concurrency, ...workerOptions }),
     close() {
       unlisten?.();
       clearTimeout(timer);

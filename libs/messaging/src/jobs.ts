@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { system } from '@banyan/kernel';
+import { reasonOf, system } from '@banyan/kernel';
 import type { RedisLink } from '@banyan/platform/redis';
 import { currentTraceparent, metrics, readiness, withRemoteParent } from '@banyan/platform/telemetry';
 import type { Queue, Worker } from 'bullmq';
@@ -112,8 +112,10 @@ export class Jobs {
     this.#worker = worker;
     try {
       await queue.waitUntilReady();
+      // Before a job runs: in Postgres, a run of a schedule that is being changed would put the next one where it was.
       await this.#schedule(queue, { first: true });
       await worker.waitUntilReady();
+      worker.run().catch(failed);
       this.#fault = undefined;
     } catch (error) {
       this.#couldNotOpen(error);
@@ -157,15 +159,14 @@ export class Jobs {
 
   /** It is tried again and again: said when it is news. */
   #couldNotOpen(error: unknown): void {
-    const fault = String((error as Error)?.message ?? error);
+    const fault = reasonOf(error);
     if (this.#stopped || this.#backend.isAway(error)) return;
     if (fault !== this.#fault) this.#log.error({ msg: 'no jobs run: their queue cannot be opened', reason: fault });
     this.#fault = fault;
   }
 
   #failed(msg: string, error: unknown): void {
-    if (!this.#stopped && !this.#backend.isAway(error))
-      this.#log.warn({ msg, reason: String((error as Error)?.message ?? error) });
+    if (!this.#stopped && !this.#backend.isAway(error)) this.#log.warn({ msg, reason: reasonOf(error) });
   }
 
   async #run(name: string, { id, traceparent }: Payload): Promise<void> {
