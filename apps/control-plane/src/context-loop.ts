@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import type { AnyContract, Side } from '@banyan/kernel';
+import { type AnyContract, type Side, reasonOf } from '@banyan/kernel';
 import {
   type ContextStatus,
   type GateReading,
@@ -418,7 +418,7 @@ export class ContextLoop implements Moves {
   }
 
   private failed(error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = reasonOf(error);
     if (isAway(error)) {
       this.blocked = `Waiting: ${reason}`;
       return;

@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AppsV1Api, ConfigurationOptions, RequestContext, V1Deployment } from '@kubernetes/client-node';
 import type { Endpoints } from '@banyan/extraction';
+import { reasonOf } from '@banyan/kernel';
 import { type ProcessState, Runtime, type Wanted } from './runtime.js';
 
 export interface KubernetesRuntimeOptions {
@@ -227,7 +228,7 @@ export class KubernetesRuntime extends Runtime {
     if (code !== undefined) return `failed (${code})`;
     if (error instanceof Error && error.name === 'TimeoutError') return 'takes too long';
     const cause = error instanceof Error ? (error.cause as { code?: string } | undefined) : undefined;
-    return `does not answer (${cause?.code ?? (error instanceof Error ? error.message : String(error))})`;
+    return `does not answer (${cause?.code ?? reasonOf(error)})`;
   }
 }
 

@@ -43,3 +43,9 @@ export class DomainError extends Error {
     return error instanceof DomainError;
   }
 }
+
+/** Why, in words, of whatever was thrown. When no address answers, Node's error has a code and no message. */
+export function reasonOf(thrown: unknown): string {
+  const { message, code } = Object(thrown) as Partial<NodeJS.ErrnoException>;
+  return message || code || String(thrown);
+}

@@ -28,6 +28,6 @@ export {
   event,
   query,
 } from './context.js';
-export { DomainError, type ErrorKind, type InputFault, errorKinds } from './errors.js';
+export { DomainError, type ErrorKind, type InputFault, errorKinds, reasonOf } from './errors.js';
 export { Id, derivedId, newId, timeOfId } from './ids.js';
 export { Money, addMoney, money, timesMoney } from './money.js';

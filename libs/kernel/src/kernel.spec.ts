@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { actorKey, anonymous, hasRole, system } from './actor.js';
 import { command, defineContext, event, query } from './context.js';
-import { DomainError } from './errors.js';
+import { DomainError, reasonOf } from './errors.js';
 import { Id, derivedId, newId, timeOfId } from './ids.js';
 import { Money, addMoney, money, timesMoney } from './money.js';
 
@@ -70,6 +70,13 @@ describe('an actor', () => {
     const [a, b] = [user(), user()];
     expect(new Set([actorKey(a), actorKey(b), actorKey(anonymous), actorKey(system('x'))]).size).toBe(4);
   });
+});
+
+it('whatever is thrown, there is a reason in words', () => {
+  expect(reasonOf(new Error('no room'))).toBe('no room');
+  expect(reasonOf(Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' }))).toBe('ECONNREFUSED');
+  expect(reasonOf('just text')).toBe('just text');
+  for (const nothing of [undefined, null]) expect(reasonOf(nothing)).toBe(String(nothing));
 });
 
 describe('a contract', () => {

@@ -184,9 +184,9 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
         },
         { timeoutMs: 40_000 },
       );
-      // One batch at work, and another one waiting for it.
+      // One batch at work, another one waiting for it, and one of which the broker is just being told that it is done.
       if (kind === 'jetstream') expect(most).toBeGreaterThan(20);
-      expect(most).toBeLessThanOrEqual(40);
+      expect(most).toBeLessThanOrEqual(60);
       // 5 s of work, five times what the broker waits: whoever works on it says so.
       expect(runs).toBe(200);
       // It settles a moment after the effect.

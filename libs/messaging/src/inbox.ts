@@ -1,4 +1,4 @@
-import { type AnyEvent, DomainError, system } from '@banyan/kernel';
+import { type AnyEvent, DomainError, reasonOf, system } from '@banyan/kernel';
 import type { EventEnvelope, Receipt } from './envelope.js';
 import type { CommandContext, EventOf } from './handlers.js';
 import type { Cause, UnitOfWork, WritingContext } from './unit-of-work.js';
@@ -147,7 +147,4 @@ export function idFloor(ms: number): string {
 
 /* Kept with the event and shown to operators: the error's text only, cut short. */
 const describe = (error: unknown): string =>
-  (DomainError.is(error) ? `${error.code}: ${error.message}` : String((error as Error)?.message ?? error)).slice(
-    0,
-    500,
-  );
+  (DomainError.is(error) ? `${error.code}: ${error.message}` : reasonOf(error)).slice(0, 500);

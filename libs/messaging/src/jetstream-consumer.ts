@@ -1,6 +1,6 @@
 import { type Consumer, type ConsumerMessages, type JsMsg, PubHeaders } from '@nats-io/jetstream';
 import { Logger } from '@nestjs/common';
-import { DomainError } from '@banyan/kernel';
+import { DomainError, reasonOf } from '@banyan/kernel';
 import { withRemoteParent } from '@banyan/platform/telemetry';
 import { EventEnvelope, type GivenBack, type Receipt } from './envelope.js';
 import { hasMoved } from './failures.js';
@@ -142,7 +142,7 @@ export class EventConsumer {
         else pauseMs = this.#mine ? LOOK_FOR_STREAM : LOOK * (0.5 + Math.random());
       } catch (error) {
         if (!this.tap.nats.connected) continue;
-        this.fault = String((error as Error)?.message ?? error);
+        this.fault = reasonOf(error);
         if (failed++ === 0) this.#log.warn({ msg: `events for ${this.subscriber} are not taken`, reason: this.fault });
         pauseMs = Math.min(10_000, 100 * 2 ** failed) * (0.5 + Math.random() / 2);
       } finally {
@@ -304,7 +304,7 @@ export class EventConsumer {
         for (const message of held.messages) say(() => message.ack());
       }
     } catch (error) {
-      this.#log.warn({ msg: `${producer} does not take its events back`, reason: String((error as Error)?.message) });
+      this.#log.warn({ msg: `${producer} does not take its events back`, reason: reasonOf(error) });
       const held = theirs.map(([each]) => each);
       this.#held.again(held, AGAIN * (0.5 + Math.random()), Date.now());
     }

@@ -5,6 +5,7 @@ import {
   type JetStreamManager,
   jetstream,
 } from '@nats-io/jetstream';
+import { reasonOf } from '@banyan/kernel';
 import { metrics, readiness } from '@banyan/platform/telemetry';
 import type { EventEnvelope } from './envelope.js';
 import {
@@ -242,7 +243,5 @@ export class EventStreams {
   }
 }
 
-function reason(error: unknown): string {
-  if (error instanceof JetStreamApiError) return `${error.message} (${error.code})`;
-  return String((error as Error)?.message ?? error);
-}
+const reason = (error: unknown): string =>
+  error instanceof JetStreamApiError ? `${error.message} (${error.code})` : reasonOf(error);

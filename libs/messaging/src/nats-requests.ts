@@ -1,3 +1,4 @@
+import { reasonOf } from '@banyan/kernel';
 import { type Msg, type NatsConnection, createInbox } from '@nats-io/transport-node';
 
 /** A request that was not sent: nobody has seen it. */
@@ -88,7 +89,7 @@ export class Requests {
         this.connection.publish(subject, payload, token ? { reply: this.inbox + token } : undefined);
       } catch (error) {
         // Not sent: the connection is closed, or the server takes less than it did. Whoever awaits an answer hears nothing.
-        if (token) this.#give(token)?.reject(new NatsAwayError(reason(error), { cause: error }));
+        if (token) this.#give(token)?.reject(new NatsAwayError(reasonOf(error), { cause: error }));
       }
     }
   }
@@ -133,9 +134,4 @@ export class Requests {
     for (const [token, asked] of [...this.#asked])
       if (subject === undefined || asked.subject === subject) this.#give(token)?.reject(error);
   }
-}
-
-export function reason(error: unknown): string {
-  const { message, code } = error as NodeJS.ErrnoException;
-  return message || code || String(error);
 }

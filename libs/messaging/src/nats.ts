@@ -7,8 +7,9 @@ import {
   connect,
   errors,
 } from '@nats-io/transport-node';
+import { reasonOf } from '@banyan/kernel';
 import { rootLogger } from '@banyan/platform/telemetry';
-import { NatsAwayError, NatsLostError, Requests, reason } from './nats-requests.js';
+import { NatsAwayError, NatsLostError, Requests } from './nats-requests.js';
 import { inboxPrefix, isInbox } from './subjects.js';
 
 export { logStream, logSubject, natsUser } from './subjects.js';
@@ -87,7 +88,7 @@ export class Nats {
           );
         if (Date.now() >= until)
           throw new NatsUnavailableError(
-            `NATS cannot be reached at ${where} (${reason(error)}): check NATS_URL${options.tls ? ', NATS_TLS_CA, NATS_TLS_CERT and NATS_TLS_KEY' : ''}, and that it runs`,
+            `NATS cannot be reached at ${where} (${reasonOf(error)}): check NATS_URL${options.tls ? ', NATS_TLS_CA, NATS_TLS_CERT and NATS_TLS_KEY' : ''}, and that it runs`,
             { cause: error },
           );
         await sleep(2 * AGAIN);
@@ -214,7 +215,7 @@ export class Nats {
       await this.connection.flush();
     } catch (error) {
       throw new NatsUnavailableError(
-        `The connection to NATS at ${this.where} broke while this process started (${reason(error)}): start it again when NATS is up`,
+        `The connection to NATS at ${this.where} broke while this process started (${reasonOf(error)}): start it again when NATS is up`,
         { cause: error },
       );
     }

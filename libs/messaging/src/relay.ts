@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { DomainError } from '@banyan/kernel';
+import { DomainError, reasonOf } from '@banyan/kernel';
 import { metrics, withRemoteParent } from '@banyan/platform/telemetry';
 import type { EventEnvelope, GivenBack, Receipt } from './envelope.js';
 import { hasMoved } from './failures.js';
@@ -376,4 +376,5 @@ const later = (row: Row, delay: number, error: string | null): Outcome => ({
 
 const aside = (row: Row, error: string): Outcome => later(row, ASIDE * (1 + Math.random() / 4), error);
 
-const text = (error: unknown): string => String((error as Error)?.message ?? error).slice(0, 500);
+/* Kept with the row. */
+const text = (error: unknown): string => reasonOf(error).slice(0, 500);

@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { DomainError, newId, system } from '@banyan/kernel';
+import { DomainError, newId, reasonOf, system } from '@banyan/kernel';
 import { currentTraceparent, metrics, withRemoteParent, withSpan } from '@banyan/platform/telemetry';
 import {
   type SagaDefinition,
@@ -351,7 +351,7 @@ export class SagaRunner {
       (fence) => `
         update saga set due_at = now() + $4 * interval '1 ms', last_error = $5
         from ${fence} where type = $1 and id = $2 and state = $3`,
-      [row.type, row.id, row.state, this.#backoff(row.attempts), String((error as Error).message).slice(0, 500)],
+      [row.type, row.id, row.state, this.#backoff(row.attempts), reasonOf(error).slice(0, 500)],
     );
   }
 

@@ -1,7 +1,7 @@
 import type { AddressInfo, Server, Socket } from 'node:net';
 import { type INestApplication, Logger } from '@nestjs/common';
 import { ClientTCP, JsonSocket, type MessageHandler, ServerTCP } from '@nestjs/microservices';
-import { DomainError } from '@banyan/kernel';
+import { DomainError, reasonOf } from '@banyan/kernel';
 import { currentTraceparent } from '@banyan/platform/telemetry';
 import type { Envelope, EventEnvelope, GivenBack, Receipt, Reply } from './envelope.js';
 import { CONTEXT_UNREACHABLE, refusal, unreachable, within } from './failures.js';
@@ -79,7 +79,7 @@ class RpcServer extends ServerTCP {
   }
 
   override handleError(error: unknown): void {
-    this.#log.warn({ msg: 'a connection broke', reason: String((error as Error)?.message ?? error) });
+    this.#log.warn({ msg: 'a connection broke', reason: reasonOf(error) });
   }
 
   get boundPort(): number {
@@ -218,7 +218,7 @@ class TcpTransport implements RemoteTransport {
       return undefined;
     } catch (error) {
       const { host, port } = this.address;
-      return refusal(unreachable(context, `${host}:${port}: ${String((error as Error)?.message ?? error)}`));
+      return refusal(unreachable(context, `${host}:${port}: ${reasonOf(error)}`));
     } finally {
       clearTimeout(timer);
     }

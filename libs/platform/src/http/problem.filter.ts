@@ -1,6 +1,6 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, Logger } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { DomainError } from '@banyan/kernel';
+import { DomainError, reasonOf } from '@banyan/kernel';
 import { type Observable, throwError } from 'rxjs';
 import { fail } from './errors.js';
 import { problemOf, toDomainError, traceIdOf } from './problem.js';
@@ -51,10 +51,8 @@ export class ProblemFilter implements ExceptionFilter {
     const cause = DomainError.is(thrown) ? (thrown.cause ?? thrown) : thrown;
     const stack = cause instanceof Error ? cause.stack : String(cause);
     if (status === 500) this.logger.error({ msg: 'request failed', traceId, code: error.code }, stack);
-    else this.logger.warn({ msg: 'request refused', traceId, code: error.code, reason: messageOf(cause) });
+    else this.logger.warn({ msg: 'request refused', traceId, code: error.code, reason: reasonOf(cause) });
   }
 }
 
 const failureOf = ({ code, kind, message, data }: DomainError) => ({ code, kind, message, data });
-
-const messageOf = (value: unknown): string => (value instanceof Error ? value.message : String(value));

@@ -1,3 +1,4 @@
+import { reasonOf } from '@banyan/kernel';
 import { redactText } from './redaction.js';
 
 export interface CheckResult {
@@ -96,7 +97,7 @@ async function run(name: string, { run, timeoutMs }: Check): Promise<CheckResult
     ]);
     return { name, status: 'ok', ms: ms() };
   } catch (error) {
-    const detail = redactText(error instanceof Error ? error.message : String(error));
+    const detail = redactText(reasonOf(error));
     return { name, status: 'failed', ms: ms(), detail };
   } finally {
     clearTimeout(timer);
