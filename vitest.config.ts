@@ -16,8 +16,9 @@ export default defineConfig({
     globalSetup: ['tools/generate.mjs', 'libs/testing/src/global-setup.ts'],
     pool: 'forks',
     // More than there are cores: most specs wait for processes and databases.
-    maxWorkers: Math.max(3, Math.ceil(availableParallelism() * 1.5)),
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    maxWorkers: Math.max(5, Math.ceil(availableParallelism() * 1.5)),
+    // What hangs is to be found, what is slow is not.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
   },
 });

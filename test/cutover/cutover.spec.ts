@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { HOOK_LIMIT_MS, type Outcome, runCutover, violationsOf } from './run.spec-support.js';
 
 /*
- * The real thing, shortened: `banyan up` on a folder of its own, 200 requests a second, inventory twice and orders once
+ * The real thing, shortened: `banyan up` on a folder of its own, 120 requests a second, inventory twice and orders once
  * out and back, and once more with processes that kill themselves at six steps on the way. `npm run test:cutover`
  * is the long one. Run alone: what it measures would suffer from other specs beside it.
  */
@@ -10,7 +10,7 @@ describe('Contexts that leave a shop under load and come back', () => {
   let outcome: Outcome;
 
   beforeAll(async () => {
-    outcome = await runCutover('--short');
+    outcome = await runCutover('--short', '--rate=120');
   }, HOOK_LIMIT_MS);
 
   it.each([

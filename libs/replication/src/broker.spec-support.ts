@@ -33,7 +33,13 @@ export class TestBroker {
   }
 
   async #connect(): Promise<Broker> {
-    const connection = await connect({ servers: this.server.url, maxReconnectAttempts: -1, reconnectTimeWait: 100 });
+    const connection = await connect({
+      servers: this.server.url,
+      maxReconnectAttempts: -1,
+      reconnectTimeWait: 100,
+      // A server that is killed in the middle of a greeting is waited for as long.
+      timeout: 3_000,
+    });
     const listeners = new Set<(connected: boolean) => void>();
     let connected = true;
     const tell = (now: boolean) => {

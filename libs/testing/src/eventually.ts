@@ -2,11 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
  * Waits until `fn` neither throws nor gives false or undefined, and returns what it gave. Specs wait with this and
- * never with a sleep. After `timeoutMs` (5000) it throws the last failure; `intervalMs` (20) lies between two tries.
+ * never with a sleep. After `timeoutMs` (15,000: what a busy machine may need, nobody's promise) it throws the last
+ * failure; `intervalMs` (20) lies between two tries.
  */
 export async function eventually<T>(
   fn: () => T | Promise<T>,
-  { timeoutMs = 5000, intervalMs = 20 }: { timeoutMs?: number; intervalMs?: number } = {},
+  { timeoutMs = 15_000, intervalMs = 20 }: { timeoutMs?: number; intervalMs?: number } = {},
 ): Promise<Exclude<T, false | undefined>> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
