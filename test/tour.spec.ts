@@ -19,8 +19,8 @@ function sections(): { title: string; code: string }[] {
   });
 }
 
-/** What each section has to show a reader, who sees JSON a line. */
-const shows: Record<string, (lines: string[]) => void> = {
+/** What each section has to show a reader, who sees JSON a line; `run` types something more. */
+const shows: Record<string, (lines: string[], run: Shell['run']) => void | Promise<void>> = {
   Begin: (lines) => expect(lines).toEqual([]),
   'Look around': (lines) => {
     const [all, found, stock] = lines.map((line) => JSON.parse(line));
@@ -40,7 +40,8 @@ const shows: Record<string, (lines: string[]) => void> = {
   },
   'Follow it': (lines) => {
     const [decided, shipped, stock] = lines.map((line) => JSON.parse(line));
-    expect(decided.status).toBe('confirmed');
+    // The carrier may have been there by the time that the reader asks.
+    expect(['confirmed', 'shipped']).toContain(decided.status);
     expect(shipped).toMatchObject({ id: decided.id, status: 'shipped', shipment: { status: 'dispatched' } });
     expect(stock).toMatchObject({ reserved: 0, available: before - 2 });
     orderId = decided.id;
@@ -59,14 +60,17 @@ const shows: Record<string, (lines: string[]) => void> = {
     expect(said).toMatch(/^inventory is live/m);
     expect(lines.at(-1)).toMatch(/^banyan-served-by: service/i);
   },
-  'Buy from the service': (lines) => {
+  'Buy from the service': async (lines, run) => {
     const [cart, stock, service, bought, monolith, copied] = json(lines);
     expect(cart).toMatchObject({ items: [{ quantity: 1 }] });
     expect(stock).toMatchObject({ reserved: 0, available: before - 3 });
     expect(service).toEqual({ current_database: 'banyan_inventory', open: true, epoch: '2' });
     expect(bought).toEqual({ on_hand: String(before - 3), reserved: '0', sold: '3' });
     expect(monolith).toEqual({ current_database: 'postgres', open: false, epoch: '2' });
-    expect(copied).toEqual(bought);
+    expect(copied).toEqual({ on_hand: expect.any(String), reserved: expect.any(String), sold: expect.any(String) });
+    // It is a copy, which comes a moment later.
+    const again = `sql monolith "select on_hand, reserved, sold from stock_item where sku = '$SKU'"`;
+    await eventually(async () => expect(json(await run(again))).toEqual([bought]) ?? true, { timeoutMs: 60_000 });
   },
   'Take it back': (lines) => {
     expect(lines.join('\n')).toMatch(/^inventory is back in monolith/m);
@@ -119,7 +123,7 @@ class Terminal {
         if (npm.exitCode !== null) throw new Error(`npm start ended with ${npm.exitCode}: ${said}`);
         return said.includes('Banyan is running');
       },
-      { timeoutMs: 90_000, intervalMs: 100 },
+      { timeoutMs: 150_000, intervalMs: 100 },
     );
     expect(said).toContain(`http://localhost:${port}`);
     return terminal;
@@ -133,12 +137,19 @@ class Terminal {
   }
 
   async ctrlC(): Promise<void> {
-    const pids = this.pids;
-    expect(pids, 'proxy, monolith, control plane, payment simulator, Postgres').toHaveLength(5);
+    // Those of a context that has just come home are ended a moment later.
+    const pids = await eventually(
+      () => {
+        const { pids } = this;
+        expect(pids, 'proxy, monolith, control plane, payment simulator, Postgres').toHaveLength(5);
+        return pids;
+      },
+      { timeoutMs: 30_000 },
+    );
     const gone = once(this.npm, 'exit');
     process.kill(-this.npm.pid!, 'SIGINT');
     await gone;
-    expect([...pids, -this.npm.pid!].filter(isAlive), 'processes left').toEqual([]);
+    await eventually(() => expect([...pids, -this.npm.pid!].filter(isAlive), 'processes left').toEqual([]) ?? true);
   }
 
   end(): void {
@@ -205,7 +216,7 @@ describe('The tour in the README', () => {
     expect(tour.map(({ title }) => title)).toEqual(Object.keys(shows));
   });
 
-  it.each(tour)('$title', { timeout: 240_000 }, async ({ title, code }) => {
+  it.each(tour)('$title', { timeout: 400_000 }, async ({ title, code }) => {
     if (title === 'Stop it and start it again') {
       await terminal!.ctrlC();
       terminal = await Terminal.npmStart(port, controlPort, stateDir);
@@ -215,10 +226,10 @@ describe('The tour in the README', () => {
       .replaceAll('http://localhost:8090', `http://localhost:${controlPort}`)
       .replaceAll('.banyan/', `${stateDir}/`);
     const lines = await shell.run(here);
-    shows[title]!(lines);
+    await shows[title]!(lines, (code) => shell.run(code));
   });
 
-  it('ends with Ctrl-C, which leaves no process', { timeout: 60_000 }, async () => {
+  it('ends with Ctrl-C, which leaves no process', { timeout: 90_000 }, async () => {
     await terminal!.ctrlC();
     terminal = undefined;
   });

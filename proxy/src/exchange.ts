@@ -122,6 +122,7 @@ export class Exchange implements Watched, Command {
     const { breaker } = state.service!;
     // While one request tries a broken candidate, the others would wait for how it ends.
     if (breaker.state === CircuitState.HalfOpen) return this.#send('monolith', state);
+    const before = this.#attempt;
     breaker
       .execute(
         () =>
@@ -131,7 +132,7 @@ export class Exchange implements Watched, Command {
       )
       .catch((error: unknown) => {
         // The circuit is open: nothing was sent.
-        if (error !== candidateFailed && !this.#attempt) this.guarded(() => this.#send('monolith', state));
+        if (error !== candidateFailed && this.#attempt === before) this.guarded(() => this.#send('monolith', state));
       });
   }
 

@@ -91,7 +91,7 @@ export class Crowd {
     return { shelves, leaflets, carts };
   }
 
-  /** The next visit: what to send, and what to do with the answer. */
+  /** The next visit: what to send, and what to do with the answer, which may take a while. */
   next() {
     let at = this.random.below(1_000);
     const name = MIX.find(([, share]) => (at -= share) < 0)[0];
@@ -103,7 +103,7 @@ export class Crowd {
       visit.settle = (answer) => {
         // Nobody knows whether a write without an answer was done, so nothing can be expected of this one any more.
         who.unsure ||= visit.kind === 'command' && answer === undefined;
-        settle(answer);
+        return settle(answer);
       };
       visit.release = () => (who.busy = false);
     }
@@ -276,8 +276,9 @@ export class Crowd {
       { refreshToken: who.refreshToken },
       (answer) => {
         // A token whose answer got lost is used up, and using it again ends the session: sign in anew, as clients do.
-        if (answer?.status === 401 && answer.attempts > 1) who.renewed = this.#signIn(who);
-        else if (this.#expect(answer, 200, 'a new token')) who.signedIn(answer.json);
+        if (answer?.status === 401 && answer.attempts > 1) return this.#signIn(who);
+        if (this.#expect(answer, 200, 'a new token')) who.signedIn(answer.json);
+        return undefined;
       },
     );
     return { ...visit, who };

@@ -10,13 +10,13 @@ const PAUSE_LIMIT_MS = 150;
  * wait for the evidence that the gates ask for; the hand-overs are the same.
  */
 export async function cycles(session, context, { times, dwellMs, force = false }) {
-  const { control, say } = session;
+  const { say } = session;
   await session.watch(context);
   const legs = [];
   for (let n = 1; n <= times; n++) {
-    const out = await control.move(context, 'live', { limitMs: LEG_LIMIT_MS, ...forced(force) });
+    const out = await session.move(context, 'live', { limitMs: LEG_LIMIT_MS, ...forced(force) });
     await sleep(dwellMs);
-    const back = await control.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
+    const back = await session.move(context, 'monolith', { limitMs: LEG_LIMIT_MS });
     await sleep(dwellMs);
     legs.push(out, back);
     const fresh = (await session.handovers()).filter((handover) => handover.context === context).slice(-2);

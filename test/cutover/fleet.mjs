@@ -80,7 +80,7 @@ async function stickiness({ control, findings, stack, stock }) {
       for (const [side] of all) sides[side]++;
       return Math.min(sides.monolith, sides.service) > 2;
     },
-    20_000,
+    60_000,
     250,
   );
   if (!agreed) findings.wrong('ownWrites', `two proxies send users to different sides: ${JSON.stringify(sides)}`);
@@ -88,7 +88,7 @@ async function stickiness({ control, findings, stack, stock }) {
 }
 
 async function strikes(session) {
-  const { control, findings, random, say, stack } = session;
+  const { findings, random, say, stack } = session;
   const kills = killsIn(session);
   const strike = async (name) => {
     const how = await kills.strike(name, CONTEXT);
@@ -102,18 +102,18 @@ async function strikes(session) {
       for (let round = 0; !done && round < ROUNDS; round++) {
         at = at === 'monolith' ? 'live' : 'monolith';
         let arrived = false;
-        const moving = control.move(CONTEXT, at, { limitMs: LEG_LIMIT_MS, ...forced() });
+        const moving = session.move(CONTEXT, at, { limitMs: LEG_LIMIT_MS, ...forced() });
         moving.catch(() => {}).finally(() => (arrived = true)); // told below
         await sleep(random.between(0, 1_000));
         // Only one whose others can serve; where that is too late, the next time.
         await until(async () => (done = await strike(name)) || arrived, LEG_LIMIT_MS, 100);
         say(`${CONTEXT} came to ${at} in ${((await moving) / 1_000).toFixed(1)} s`);
-        if (!done && at === 'live') done = Boolean(await until(() => strike(name), 20_000, 100));
+        if (!done && at === 'live') done = Boolean(await until(() => strike(name), 60_000, 100));
       }
       if (!done) findings.wrong('faults', `no ${name} could be killed, because its others did not serve`);
     }
-    if (at === 'live') await control.move(CONTEXT, 'monolith', { limitMs: LEG_LIMIT_MS });
-    await until(() => stack.areReady('monolith', FLEET.monolith), 60_000, 250);
+    if (at === 'live') await session.move(CONTEXT, 'monolith', { limitMs: LEG_LIMIT_MS });
+    await until(() => stack.areReady('monolith', FLEET.monolith), LEG_LIMIT_MS, 250);
   });
   return kills.killed;
 }

@@ -1,12 +1,14 @@
 // A process that sends requests at a given rate, whether the ones before have been answered or not: what a crowd does.
 // Latencies count from the instant at which a request was due, so that waiting for a slow shop is not left out.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import { quantile, randomFrom } from '../support/report.mjs';
 import { Crowd } from './crowd.mjs';
 
 /** As long as a client goes on asking for an answer, with the same key. */
 const PATIENCE_MS = 30_000;
+/** Whoever is so far behind was held up itself, and goes on at its rate: all at once would be another load. */
+const BEHIND_MS = 1_000;
 const clock = () => performance.timeOrigin + performance.now();
 
 class Load {
@@ -29,6 +31,7 @@ class Load {
       connections: 512,
       pipelining: 1,
       keepAliveTimeout: 2_000,
+      keepAliveMaxTimeout: 2_000,
       headersTimeout: 10_000,
       bodyTimeout: 10_000,
     });
@@ -39,6 +42,9 @@ class Load {
       due += (-Math.log(1 - this.random.next()) * 1_000) / this.rate;
       const early = due - clock();
       if (early > 1) await sleep(early);
+      else if (early < -BEHIND_MS) due -= early;
+      // What has come meanwhile is read first: answers, and that a connection has ended.
+      await turn();
       void this.#visit(crowd, due);
     }
   }
@@ -56,7 +62,7 @@ class Load {
     this.sent++;
     this.inFlight++;
     try {
-      visit.settle?.(await this.send(visit, due));
+      await visit.settle?.(await this.send(visit, due));
     } finally {
       this.inFlight--;
       visit.release?.();
@@ -80,6 +86,7 @@ class Load {
         return undefined;
       }
       await sleep(pause * this.random.between(0.5, 1.5));
+      await turn();
     }
   }
 

@@ -78,7 +78,8 @@ class Eyes {
 class Sight {
   /** Who was seen open last, and at which epoch. */
   open;
-  closedSeen;
+  /** Since when nobody has been seen to own it, at which epoch, and the last instant at which that was so. */
+  closed;
   handovers = [];
   wrong = [];
   looks = 0;
@@ -90,8 +91,11 @@ class Sight {
   /** Up to where the log of a side was seen to be its owner's, as it stood before a look at the open row. */
   owned = {};
 
-  /** `first` and `again` are two looks at one side, `between` the look at the other side. Answers who handed over, if one did. */
-  judge(side, first, between, again) {
+  /**
+   * `first` and `again` are two looks at one side, `between` the look at the other side, all after `began`. Answers who
+   * handed over, if one did.
+   */
+  judge(side, [first, between, again], began) {
     this.looks++;
     // Open at one epoch before and after: open all the time, because an epoch never comes again.
     const openThroughout = first?.open && again?.open && first.epoch === again.epoch && !again.closing;
@@ -103,7 +107,10 @@ class Sight {
     const rows = { [side]: again, [other(side)]: between };
     const now = SIDES.find((each) => rows[each]?.open);
     if (!now) {
-      if (rows.monolith && rows.service) this.closedSeen ??= clock();
+      if (!rows.monolith || !rows.service) return;
+      const at = Math.max(rows.monolith.epoch, rows.service.epoch);
+      if (this.closed?.at !== at) this.closed = { at, from: clock() };
+      this.closed.to = began;
       return;
     }
     // The owner changed while we looked, or there are two: said above. The next look shows how it is.
@@ -120,14 +127,14 @@ class Sight {
         to: now,
         epoch,
         // As the rows say it; a side that was opened again by an aborted hand-over has only itself.
-        closedAt: now === before.side ? this.closedSeen : closed?.changed,
+        closedAt: now === before.side ? this.closed?.from : closed?.changed,
         openedAt: changed,
-        // As it was seen from here, to a few milliseconds; undefined when it was too short to be seen.
-        seenMs: this.closedSeen && clock() - this.closedSeen,
+        // As it was seen from here, between two looks that found it so; undefined when it was too short to be seen.
+        seenMs: this.closed && Math.max(0, this.closed.to - this.closed.from),
       });
     }
     this.open = { side: now, epoch };
-    this.closedSeen = undefined;
+    this.closed = undefined;
     return before && before.side !== now ? before.side : undefined;
   }
 
@@ -153,9 +160,10 @@ async function look(context) {
   const sight = sights.get(context);
   const side = sight.looks % 2 === 0 ? 'monolith' : 'service';
   const at = (which) => eyes.row(urls[context][which], context);
+  const began = clock();
   const first = await at(side);
   const between = await at(other(side));
-  const from = sight.judge(side, first, between, await at(side));
+  const from = sight.judge(side, [first, between, await at(side)], began);
   if (from)
     sight.judgeOpening(
       from,
@@ -171,6 +179,7 @@ process.on('message', ({ watch, report }) => {
     looks: all.reduce((sum, { looks }) => sum + looks, 0),
     handovers: all.flatMap(({ handovers }) => handovers),
     wrong: all.flatMap(({ wrong }) => wrong),
+    open: Object.fromEntries([...sights].map(([context, { open }]) => [context, open?.side])),
   });
 });
 process.on('disconnect', () => process.exit());
@@ -180,7 +189,7 @@ for (let round = 0; !over; round++) {
   for (const context of watched) await look(context);
   const rest = Object.keys(urls).filter((context) => !watched.includes(context));
   if (rest.length > 0 && round % 10 === 0) await look(rest[(round / 10) % rest.length]);
-  if (watched.some((context) => sights.get(context).closedSeen)) await next();
+  if (watched.some((context) => sights.get(context).closed)) await next();
   else await sleep(EVERY_MS);
 }
 await eyes.close();

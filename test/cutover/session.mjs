@@ -10,8 +10,12 @@ import { CONTEXTS, Stack, until } from './stack.mjs';
 
 /** Products that only the load writes. */
 const KEPT = 24;
-/** A trouble that began in a time of faults may be noticed a little after it. */
+/** What comes of a fault may begin a little after it. */
 const AFTERMATH_MS = 3_000;
+/** A watcher that is held up sees who owns a context when it goes on. */
+const SEEN_LIMIT_MS = 30_000;
+/** Services and bridges stop before their slots go, and a step that fails is tried again after up to half a minute. */
+const HOME_LIMIT_MS = 60_000;
 /** Between the decision to kill a process and its end. */
 const KILLED_MS = 500;
 const RESET = /^(UND_ERR_SOCKET|ECONNRESET|EPIPE)$/;
@@ -42,7 +46,7 @@ export class Session {
     const { scarce, plenty, kept, stock } = await fillShelves(staff, { keep: KEPT });
     this.stock = stock;
     // Carts take what their own copy of the catalogue knows; it is fed by events.
-    if (!(await until(() => this.#rests(), 60_000, 200))) throw new Error('The events of the seed were not delivered');
+    if (!(await until(() => this.#rests(), 120_000, 200))) throw new Error('The events of the seed were not delivered');
     await this.#watchOwners();
     await this.#gather({ goods: { scarce, plenty }, own: kept });
   }
@@ -69,6 +73,14 @@ export class Session {
     return this.owners.ask({ watch: contexts });
   }
 
+  /** As `control.move`; and who watches the owners has seen the new one, and misses none that is there for a moment. */
+  async move(context, stage, more) {
+    const ms = await this.control.move(context, stage, more);
+    const owner = stage === 'live' ? 'service' : 'monolith';
+    await until(async () => (await this.owners.ask({})).open[context] === owner, SEEN_LIMIT_MS, 20);
+    return ms;
+  }
+
   async handovers() {
     return (await this.owners.ask({})).handovers;
   }
@@ -89,12 +101,13 @@ export class Session {
     this.#struck.push({ at: Date.now(), what });
   }
 
-  isFaulty(at) {
-    return this.#faulty.some(([from, to]) => at >= from && at <= to);
+  /** Was something being killed then, or in the `ms` before? */
+  isFaulty(at, ms = 0) {
+    return this.#faulty.some(([from, to]) => at >= from && at - ms <= to);
   }
 
   /** Ends the load, waits until nothing moves, and holds what clients were told against what is there. */
-  async finish({ restMs = 120_000 } = {}) {
+  async finish({ restMs = 180_000 } = {}) {
     const { findings, stack } = this;
     clearInterval(this.#ticking);
     const report = await this.#askLoad('finish');
@@ -166,8 +179,8 @@ export class Session {
   #judgeAnswers(report) {
     const { findings } = this;
     for (const each of this.troubles) {
-      const { at, name, trouble } = each;
-      if (!this.isFaulty(at)) findings.wrong('answered', `${name}: ${trouble}`);
+      const { at, name, trouble, ms } = each;
+      if (!this.isFaulty(at, ms)) findings.wrong('answered', `${name}: ${trouble}`);
       // A process that is gone explains a reset and an "unavailable", never an internal error.
       else if (/^500|broken/.test(trouble)) findings.wrong('faults', `${name}: ${trouble}`);
       else if (this.fleet) this.#judgeFleet(each);
@@ -190,10 +203,15 @@ export class Session {
     // 409: sent again while the first one, whose answer was lost, still runs.
     if (/^503 .*Retry-After \d|^409 in progress/.test(trouble)) return;
     const lost = /^502/.test(trouble) ? (keyed ? [] : ['monolith', 'service']) : RESET.test(trouble) ? ['proxy'] : [];
-    const during = this.#struck.filter((each) => each.at >= at - ms - KILLED_MS && each.at <= at);
+    const during = this.#struck.filter((each) => this.#noticed(each) >= at - ms - KILLED_MS && each.at <= at);
     if (during.some(({ what }) => lost.includes(what))) return;
     const killed = during.map(({ what }) => what).join(', ') || 'nobody';
     this.findings.wrong('faults', `${name}${keyed ? ' with a key' : ''}: ${trouble}, when ${killed} was killed`);
+  }
+
+  /** When `banyan up` had noticed: by then it was over, however long that took. */
+  #noticed({ at, what }) {
+    return this.stack.crashes.find((each) => each.at >= at && each.message.startsWith(what))?.at ?? at;
   }
 
   /** Who was killed last before a trouble, and what troubles those were. */
@@ -215,11 +233,15 @@ export class Session {
 
   async #judgeStages() {
     for (const context of CONTEXTS) {
-      const status = await until(() => this.control.status(context), 20_000, 250);
-      if (status?.stage !== status?.target || status?.stage !== 'monolith')
+      let status;
+      const isHome = async () => {
+        status = (await this.control.status(context)) ?? status;
+        return status?.stage === 'monolith' && status.target === 'monolith';
+      };
+      if (!(await until(isHome, HOME_LIMIT_MS, 250)))
         this.findings.wrong('stages', `${context} is at ${status?.stage}, and its target is ${status?.target}`);
     }
-    const none = await until(async () => (await this.slots()).length === 0, 15_000, 250);
+    const none = await until(async () => (await this.slots()).length === 0, HOME_LIMIT_MS, 250);
     if (!none) this.findings.wrong('stages', `replication slots are left: ${await this.slots()}`);
   }
 

@@ -178,6 +178,12 @@ export class Stack {
     return this.lines.filter(({ event, message }) => event === 'notice' && / ended by itself/.test(message));
   }
 
+  /** How often it has told that one ended, be it before it was ready. */
+  get ends() {
+    const isEnd = ({ event, message }) => event === 'notice' && / ended (?:by itself )?\(/.test(message);
+    return this.lines.filter(isEnd).length;
+  }
+
   /**
    * Ctrl-C. Answers the exit code of `banyan up`, and with it the processes that it has left behind: 0 is well. `keepLogs`
    * says where to leave what the processes wrote. Safe to call again.

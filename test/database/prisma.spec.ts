@@ -1,11 +1,6 @@
-import {
-  type Database,
-  DatabaseUnavailableError,
-  StatementTimeoutError,
-  databaseFailure,
-} from '@banyan/platform/database';
+import { Database, DatabaseUnavailableError, StatementTimeoutError, databaseFailure } from '@banyan/platform/database';
 import { testDatabase } from '@banyan/testing';
-import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { PrismaClient } from '../../libs/contexts/inventory/src/generated/client.js';
 
 // A Prisma client on a Database follows the ambient transaction. Shown on the client of one context.
@@ -28,9 +23,11 @@ const seen = async () =>
   (await test.admin<{ sku: string }>('select sku from inventory.stock_item')).map(({ sku }) => sku);
 
 beforeAll(() => {
-  db = test.database('inventory');
+  // Many wait for a connection at once here, and may do so for as long as it takes.
+  db = new Database({ context: 'inventory', url: test.urls['inventory']!, max: 10, connectTimeoutMs: 60_000 });
   prisma = new PrismaClient({ adapter: db.prismaAdapter() });
 });
+afterAll(() => db?.close()); // hooks run in reverse: before the test database is dropped
 beforeEach(() => test.admin('truncate inventory.stock_item'));
 
 describe('a Prisma client', () => {

@@ -44,7 +44,7 @@ function startTaker(natsUrl: string | undefined, diesAfter: number): ChildProces
 
 it.each(['direct', 'jetstream'])(
   '%s: who takes events may be killed again and again between the effect and the acknowledgement',
-  { timeout: 90_000 },
+  { timeout: 240_000 },
   async (kind) => {
     const names = counters(20);
     if (kind === 'jetstream') {
@@ -67,12 +67,12 @@ it.each(['direct', 'jetstream'])(
     }
     expect(await heardCount(test, names)).toBeLessThan(600);
     startTaker(natsUrl, 0);
-    await eventually(async () => expect(await heardCount(test, names)).toBe(600), { timeoutMs: 40_000 });
+    await eventually(async () => expect(await heardCount(test, names)).toBe(600), { timeoutMs: 90_000 });
     const heard = await heardOf(test, names);
     for (const name of names) expect(heard.get(name)).toEqual(oneTo(30));
     const undone = `select count(*)::int as n from inventory.outbox where state <> 'done'`;
     await eventually(async () => expect((await test.admin<{ n: number }>(undone))[0]!.n).toBe(0), {
-      timeoutMs: 10_000,
+      timeoutMs: 30_000,
     });
   },
 );

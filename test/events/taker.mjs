@@ -36,10 +36,12 @@ const receive = async (events) => {
 };
 
 if (natsUrl) {
-  const nats = await Nats.connect({ servers: [natsUrl], tls: {} }, { name: 'monolith' });
+  const nats = await Nats.connect({ servers: [natsUrl], tls: {} }, { name: 'monolith', patienceMs: 60_000 });
+  // What waits, however long, waits here: there is no outbox to give it back to.
+  const giveBack = () => Promise.reject(new Error('nobody takes it back'));
   new EventStreams(nats, { publishing: true, limits }).subscribe(
     'orders',
-    { active: () => true, turn: (lost) => takeTurn(orders.db, lost), receive, giveBack: async () => {} },
+    { active: () => true, turn: (lost) => takeTurn(orders.db, lost), receive, giveBack },
     { batch: 50 },
   );
 } else {

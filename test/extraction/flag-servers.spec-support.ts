@@ -20,6 +20,8 @@ import {
 
 export const CONTEXTS = ['inventory', 'orders'];
 export const REFRESH_MS = 100;
+/** For how long an answer is waited for: one that never comes is noticed within a test. */
+export const ANSWER_MS = 3_000;
 
 /** One of the two places where flags can be kept, running. */
 export interface FlagServer {
@@ -105,7 +107,7 @@ export async function unleashServer(
           apiToken: clientToken,
           appName: 'banyan-control-plane',
           refreshMs: REFRESH_MS,
-          timeoutMs: 300,
+          timeoutMs: ANSWER_MS,
           backupFile: join(stateDir, 'control-plane.json'),
         },
         adminToken,

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 
 const test = testDatabase({ contexts: ['inventory'] });
 const slot = `banyan_protocol_spec_${process.pid}`;
+const patient = { timeoutMs: 20_000 };
 
 const row = async (): Promise<OwnerRow> => {
   const [owner] = await test.admin<{ side: 'monolith'; open: boolean; epoch: string; min_epoch: string }>(
@@ -19,6 +20,11 @@ const put = ({ side, open: isOpen, epoch, minEpoch }: OwnerRow) =>
     epoch,
     minEpoch,
   ]);
+const isWaitedFor = async () => {
+  const waits = `select from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and locktype = 'advisory' and not granted`;
+  return (await test.admin(waits)).length > 0;
+};
 const call = async (text: string, values: unknown[]) => (await test.admin<{ r: unknown }>(text, values))[0]!.r;
 
 const side = fc.constantFrom('monolith' as const, 'service' as const);
@@ -95,8 +101,10 @@ it('closing waits for running commands, lets none in after, and stands behind th
     let closing: Promise<unknown> | undefined;
     const order: string[] = [];
     await db.transaction({ text: `select banyan_fence('monolith', 1)` }, async () => {
-      closing = call(`select inventory.banyan_close(1, 'service') as r`, []).then(() => order.push('closed'));
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      // It waits for a second at most, and then nothing has changed.
+      const tried = () => call(`select inventory.banyan_close(1, 'service') as r`, []);
+      closing = eventually(tried, patient).then(() => order.push('closed'));
+      await eventually(isWaitedFor, patient);
       await db.query(`insert into inbox (event_id, type, received_at) values (gen_random_uuid(), 'x.Last', now())`);
       order.push('written');
     });
@@ -113,7 +121,7 @@ it('closing waits for running commands, lets none in after, and stands behind th
       const texts = log.map(({ data }) => data.toString('latin1'));
       const message = texts.findIndex((text) => text.includes('banyan.handover'));
       return message >= 0 && { texts, message };
-    });
+    }, patient);
     const written = texts.findIndex((text) => text.includes('x.Last'));
     expect(written).toBeGreaterThan(-1);
     expect(message).toBeGreaterThan(written);
@@ -121,4 +129,4 @@ it('closing waits for running commands, lets none in after, and stands behind th
   } finally {
     await test.admin('select pg_drop_replication_slot($1)', [slot]);
   }
-});
+}, 90_000);

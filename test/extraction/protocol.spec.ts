@@ -14,7 +14,7 @@ it.each([
     // A search that ends early finds nothing either.
     expect(states).toBeGreaterThan(50_000);
   },
-  60_000,
+  180_000,
 );
 
 const faults: Record<string, Partial<Model>> = {
@@ -53,7 +53,7 @@ const faults: Record<string, Partial<Model>> = {
 };
 
 describe('The search finds a seeded fault:', () => {
-  it.each(Object.entries(faults))('%s', (_, fault) => {
+  it.each(Object.entries(faults))('%s', { timeout: 180_000 }, (_, fault) => {
     const { violation } = search({ ...sound, ...fault }, { epochs: 5, coordinators: 2 });
     expect(violation).toBeDefined();
     expect(violation!.trace.length).toBeGreaterThan(3);

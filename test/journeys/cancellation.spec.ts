@@ -4,7 +4,8 @@ import { everyPlacement, openShop } from '../shop/shop.js';
 import type { Visitor } from '../shop/visitor.js';
 
 describe.each(everyPlacement)('Cancelling an order, %s', (placement) => {
-  const shop = openShop({ placement });
+  // Many wait for a connection at once here.
+  const shop = openShop({ placement, settings: { BANYAN_DB_CONNECT_TIMEOUT_MS: '20000' } });
 
   const subjectsFor = async (buyer: Visitor) =>
     (await shop.sql('select kind from notifications.message where user_id = $1 order by id', [buyer.id])).map(
@@ -81,7 +82,7 @@ describe.each(everyPlacement)('Cancelling an order, %s', (placement) => {
     expect((await kim.cancel(id)).problem(409)).toBe('ORDER_NOT_CANCELLABLE');
   });
 
-  it('at whatever moment of its checkout: it ends cancelled, and all contexts agree', async () => {
+  it('at whatever moment of its checkout: it ends cancelled, and all contexts agree', { timeout: 60_000 }, async () => {
     const sku = await shop.offer({ onHand: 40 });
     const endings = await Promise.all(
       Array.from({ length: 40 }, async (_, i) => {

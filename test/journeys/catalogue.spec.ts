@@ -76,7 +76,7 @@ describe.each(placements)('The catalogue, %s', (placement) => {
     await lea.putInCart(sku);
     const changes = { price: { amount: 1100, currency: 'EUR' } };
     (await (await shop.staff()).patch(`/v1/products/${product.id}`, changes, { 'if-match': '"1"' })).expect(200);
-    await eventually(async () => (await lea.get('/v1/cart')).body.total.amount === 1100);
+    await eventually(async () => (await lea.get('/v1/cart')).body.total.amount === 1100, { timeoutMs: 20_000 });
     expect((await lea.see(order)).total.amount).toBe(1000);
   });
 
@@ -101,11 +101,11 @@ describe.each(placements)('The catalogue, %s', (placement) => {
     // They can be bought a moment later.
     const mia = await shop.guest();
     await eventually(async () => (await mia.put(`/v1/cart/items/${good[449]!.sku}`, { quantity: 1 })).status === 200, {
-      timeoutMs: 15_000,
+      timeoutMs: 20_000,
     });
   });
 
-  it('is listed completely, each product once, while others are added', async () => {
+  it('is listed completely, each product once, while others are added', { timeout: 120_000 }, async () => {
     const staff = await shop.staff();
     const category = `shelf ${newId()}`;
     const add = async () =>

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { newId } from '@banyan/kernel';
+import { eventually } from '@banyan/testing';
 import { describe, expect, it } from 'vitest';
 import { everythingAddsUp } from '../shop/invariants.js';
 import { openShop } from '../shop/shop.js';
@@ -21,7 +22,8 @@ describe.each([
   ['in-process', 1_000],
   ['loopback', 100],
 ] as const)('An Idempotency-Key, %s', (placement, keys) => {
-  const shop = openShop({ placement });
+  // Many wait for a connection at once here.
+  const shop = openShop({ placement, settings: { BANYAN_DB_CONNECT_TIMEOUT_MS: '20000' } });
 
   it(
     `${keys} keys × ${replays} replays, some at once: one effect each, answers equal byte for byte`,
@@ -54,6 +56,10 @@ describe.each([
         'select count(*) as orders, count(distinct customer_id) as customers from orders.orders',
       );
       expect(count).toEqual({ orders: String(keys), customers: String(keys) });
+      await eventually(
+        async () => (await shop.sql(`select 1 from orders.orders where status = 'pending' limit 1`)).length === 0,
+        { timeoutMs: 60_000, intervalMs: 200 },
+      );
       await everythingAddsUp(shop);
       expect((await shop.shelf(sku)).available).toBe(0);
       expect((await shop.psp.stats()).authorisations).toBe(keys);

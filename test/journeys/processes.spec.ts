@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -32,6 +33,7 @@ let psp: PspProcess;
 let mint: TokenMint;
 let stateDir: string;
 
+const patient = { timeoutMs: 20_000 };
 const visitor = async (role: 'customer' | 'staff', pool = pools[0]!) => {
   const id = newId();
   return new Visitor(pool, { id, token: await mint.token(id, [role]) });
@@ -80,6 +82,9 @@ beforeAll(async () => {
     CONTROL_URL: control.url,
     PSP_URL: psp.url,
     LOG_LEVEL: 'warn',
+    // Longer than what happens meanwhile takes.
+    BANYAN_HOLD_MS: '8000',
+    BANYAN_SHUTDOWN_MS: '20000',
   };
   mint = await TokenMint.open(monolithDatabase, loadConfig(shared));
   const start = async (app: string, { http, rpc }: Routing['monolith'], databaseUrl: string) => {
@@ -99,7 +104,10 @@ beforeAll(async () => {
     ),
   ]);
   poolOf(routing.monolith.http[0]!);
-});
+  // One that was told late has started without: each keeps what it has been told.
+  const told = ['monolith', ...LEFT.map((context) => `${context}-service`)];
+  await eventually(() => told.every((role) => existsSync(join(stateDir, 'routing', `${role}.json`))), patient);
+}, 120_000);
 
 afterAll(async () => {
   for (const pool of pools) await pool.destroy();
@@ -120,9 +128,7 @@ it('a purchase crosses the monolith and two services, each on its own database',
   (await staff.post('/v1/products', product)).expect(201);
   (await staff.put(`/v1/stock/${sku}`, { onHand: 5 })).expect(200);
   const ordersDatabase = databases.get('orders')!;
-  await eventually(async () => (await ordersDatabase.admin('select 1 from orders.product')).length > 0, {
-    timeoutMs: 15_000,
-  });
+  await eventually(async () => (await ordersDatabase.admin('select 1 from orders.product')).length > 0, patient);
   const buyer = await visitor('customer');
   const id = await buyer.buy(sku, { quantity: 2 });
   await buyer.until(id, 'confirmed');
@@ -155,7 +161,7 @@ it('an owner that changes is found without a word from the control plane', async
     const put = (await staff.put('/v1/stock/SKU-moved', { onHand: 2 })).expect(200);
     // The log is followed from here on: the token says how far it has got.
     return /^inventory=monolith:3:[0-9A-F]+\/[0-9A-F]+$/.test(put.headers['banyan-consistency']!) && put;
-  });
+  }, patient);
   expect(again.headers['banyan-served-by']).toBe('monolith');
 });
 
@@ -170,8 +176,11 @@ it('in canary a read of what was just written is never older, whichever side the
   const behind = await direct.get('/v1/stock/SKU-moved', { ...placed, ...consistency });
   expect(behind.problem(503)).toBe('CONTEXT_BEHIND');
   expect(behind.headers['banyan-behind']).toBe('inventory');
-  // Without a token it is asked, and says what it knows.
-  expect((await staff.get(`/v1/stock/${sku}`, placed)).expect(200).body.onHand).toBe(7);
+  // Without a token it is asked, and says what it knows. When it takes its time the owner is asked, who does not know.
+  await eventually(
+    async () => expect((await staff.get(`/v1/stock/${sku}`, placed)).expect(200).body.onHand).toBe(7) ?? true,
+    patient,
+  );
 });
 
 it('when no side may write, nothing has run, and the answer says that it may be sent again', async () => {

@@ -4,7 +4,8 @@ import { everythingAddsUp } from '../shop/invariants.js';
 import { openShop, placements } from '../shop/shop.js';
 
 describe.each(placements)('Buyers who want the same, %s', (placement) => {
-  const shop = openShop({ placement });
+  // Many wait for a connection at once here.
+  const shop = openShop({ placement, settings: { BANYAN_DB_CONNECT_TIMEOUT_MS: '20000' } });
 
   it('500 buyers on 50 units: exactly 50 sold', { timeout: 120_000 }, async () => {
     const sku = await shop.offer({ onHand: 50 });

@@ -3,7 +3,7 @@ import type { AnyContract } from '@banyan/kernel';
 import { natsConfig, natsPassword, natsUsers } from '@banyan/messaging/nats-config';
 import { type ServerProcess, startNats } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { RawClient } from './raw-client.spec-support.js';
+import { RawClient, unhurried } from './raw-client.spec-support.js';
 
 /*
  * A real server with the generated configuration. Every kind of process tries every subject there is, and some that
@@ -16,7 +16,7 @@ const sides = ['monolith', 'service'];
 
 let server: ServerProcess;
 beforeAll(async () => {
-  server = await startNats({ config: natsConfig({ users, secret }) });
+  server = await startNats({ config: unhurried(natsConfig({ users, secret })) });
 });
 afterAll(() => server?.stop());
 

@@ -1,6 +1,10 @@
 import { once } from 'node:events';
 import { type Socket, connect } from 'node:net';
 
+/** The same configuration, but the server waits as long as it takes for a client to say who it is. */
+export const unhurried = (config: string): string =>
+  config.replace(/^(authorization|tls) \{$/gm, (block) => `${block}\n  timeout: 60`);
+
 /** NATS's own protocol, line by line: what a client library would refuse to send is sent, and the server's word counts. */
 export class RawClient {
   #said = '';
@@ -10,7 +14,11 @@ export class RawClient {
 
   private constructor(private readonly socket: Socket) {
     socket.setEncoding('utf8').on('data', (text: string) => {
-      this.#said += text;
+      // Who does not answer is taken for dead.
+      this.#said = (this.#said + text).replace(/^PING\r\n/gm, () => {
+        socket.write('PONG\r\n');
+        return '';
+      });
       this.#heard();
     });
     // Why it was closed has been said by then.

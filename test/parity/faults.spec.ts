@@ -36,8 +36,11 @@ const late =
   (req, res) =>
     void sleep(ms).then(() => owner(req, res));
 
+/** So long an answer is waited for where it is only by its silence that a fault can be told, ms. */
+const SILENCE = 200;
+
 /** Wrong candidates, and how each of them has to be told of: the kind, and the place. */
-const faults: [string, Handler, string][] = [
+const faults: [string, Handler, string, number?][] = [
   ['a wrong field', set((p) => (p.items[1].name = 'Cup')), 'changed /items/*/name'],
   ['a missing field', set((p) => delete p.items[2].note), 'missing /items/*/note'],
   ['an extra field', set((p) => (p.items[0].colour = 'red')), 'extra /items/*/colour'],
@@ -70,9 +73,9 @@ const faults: [string, Handler, string][] = [
   ['an answer that is stale for good', set((p) => (p.items[1].quantity = 0)), 'changed /items/*/quantity'],
   ['500', raw('{"code":"INTERNAL"}', 'application/problem+json', 500), 'error '],
   ['503', raw('', undefined, 503), 'error '],
-  ['an answer that comes too late', late(1_000), 'error '],
-  ['no answer at all', () => {}, 'error '],
-  ['half an answer, and then silence', (_, res) => void res.writeHead(200).write('{"items":['), 'error '],
+  ['an answer that comes too late', late(1_000), 'error ', SILENCE],
+  ['no answer at all', () => {}, 'error ', SILENCE],
+  ['half an answer, and then silence', (_, res) => void res.writeHead(200).write('{"items":['), 'error ', SILENCE],
   [
     'a connection that breaks in the middle',
     (_, res) => {
@@ -89,8 +92,8 @@ describe('A candidate that answers', () => {
   let sides: TwoSides;
   afterEach(() => sides.stop());
 
-  it.each(faults)('with %s is told of, with its place', async (_, candidate, expected) => {
-    sides = await TwoSides.start(owner, candidate, { timeoutMs: 200, againAfterMs: [5, 10, 20] });
+  it.each(faults)('with %s is told of, with its place', async (_, candidate, expected, timeoutMs = 20_000) => {
+    sides = await TwoSides.start(owner, candidate, { timeoutMs, againAfterMs: [5, 10, 20] });
     const verdict = expected === 'error ' ? 'error' : 'difference';
     expect(await sides.serve()).toMatchObject({ verdict });
     expect(sides.counts).toMatchObject({ match: 0, lag: 0, noise: 0, dropped: 0, [verdict]: 1 });
@@ -100,14 +103,14 @@ describe('A candidate that answers', () => {
   });
 
   it('from a process that is gone is told of', async () => {
-    sides = await TwoSides.start(owner, owner, { timeoutMs: 200 });
+    sides = await TwoSides.start(owner, owner, { timeoutMs: 20_000 });
     await sides.kill('service');
     expect(await sides.serve()).toMatchObject({ verdict: 'error' });
     expect(sides.divergences[0]?.samples[0]?.actual).toBe('"ECONNREFUSED"');
   });
 
   it('rightly is not', async () => {
-    sides = await TwoSides.start(owner, late(20), { timeoutMs: 500 });
+    sides = await TwoSides.start(owner, late(20), { timeoutMs: 20_000 });
     expect(await sides.serve()).toEqual({ verdict: 'match', differences: [], twice: false, unlike: false });
     expect(sides.divergences).toEqual([]);
   });

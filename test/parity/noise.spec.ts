@@ -58,14 +58,19 @@ async function run(shop: Shop, random: () => number, samples: number, wrong: (an
   figures.begin('shop', 'now');
   const mirror = new Mirror(figures, { againAfterMs: [60, 120, 240], concurrency: 32, queue: 0 });
   const running: Promise<unknown>[] = [];
+  // How often the thing was written between the first two questions, which a slow machine puts further apart.
+  let moved = 0;
   for (let n = 0; n < samples; n += 1) {
     while (!mirror.wants('GET')) await sleep(1);
     const thing = Math.floor(random() * 5);
     const path = ['stock', 'clock', 'labels'][Math.floor(random() * 3)]!;
+    const versions: number[] = [];
     const sample: Sample = {
       ...{ context: 'shop', operation: `GET /${path}/{sku}`, since: 'now', owner: 'monolith' as const },
       ask: async (side) => {
         const answer = await shop.read(thing, side === 'monolith' ? 'owner' : 'copy', path);
+        versions.push((JSON.parse(Buffer.from(answer.body).toString()) as { version: number }).version);
+        if (versions.length === 2 && versions[0] !== versions[1]) moved += 1;
         return side === 'service' ? wrong(answer) : answer;
       },
     };
@@ -78,7 +83,7 @@ async function run(shop: Shop, random: () => number, samples: number, wrong: (an
   const told = figures.contexts()['shop']!.divergences.filter(({ verdict }) => verdict === 'difference');
   return {
     ...{ match: sum('match'), noise: sum('noise'), lag: sum('lag'), difference: sum('difference') },
-    ...{ error: sum('error'), dropped: sum('dropped'), twice: sum('twice'), told },
+    ...{ error: sum('error'), dropped: sum('dropped'), twice: sum('twice'), told, moved },
   };
 }
 
@@ -89,8 +94,8 @@ describe('One side compared with itself (A/A)', () => {
     expect(figures.match + figures.noise + figures.lag).toBeGreaterThanOrEqual(3_996);
     expect(figures).toMatchObject({ error: 0, dropped: 0 });
     // Two of the three operations are noisy in every answer: that is seen as noise, and not put down to lag.
-    expect(figures.noise).toBeGreaterThan(2_000);
-    expect(figures.lag).toBeLessThan(200);
+    expect(figures.noise).toBeGreaterThan(2_000 - figures.moved);
+    expect(figures.lag).toBeLessThan(200 + figures.moved);
     expect(figures.twice).toBeGreaterThan(20);
   });
 });
@@ -108,7 +113,8 @@ describe('A copy that is up to 60 ms behind', () => {
     const random = seeded(3);
     const wrong = (answer: Answer) => {
       const { version, ...rest } = JSON.parse(Buffer.from(answer.body).toString()) as { version: number };
-      return json({ ...rest, version: version + 7 });
+      // However late the owner is asked, it has not got there.
+      return json({ ...rest, version: version + 1_000_000 });
     };
     const figures = await run(new Shop(random, () => random() * 60, 120_000), random, 300, wrong);
     // A row that was written between the two questions of the last A/A is given the benefit of the doubt.

@@ -102,6 +102,8 @@ describe('the file', () => {
 });
 
 describe('the proxy alone', () => {
+  const patient = { timeoutMs: 25_000 };
+
   async function alone() {
     const monolith = await Recorder.start(() => 'HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nmonolith');
     const service = await Recorder.start(() => 'HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nservice');
@@ -132,7 +134,7 @@ describe('the proxy alone', () => {
     };
     expect(await by()).toBe('monolith');
     await write('live');
-    await eventually(async () => (await by()) === 'service');
+    await eventually(async () => (await by()) === 'service', patient);
     expect(await by({ method: 'PUT', body: '{}' })).toBe('service');
     for (const more of [
       // Its first route alone would be a change.
@@ -142,11 +144,11 @@ describe('the proxy alone', () => {
     ]) {
       const before = await refusals();
       await write('monolith', more);
-      await eventually(async () => (await refusals()) > before);
+      await eventually(async () => (await refusals()) > before, patient);
       expect(await by()).toBe('service');
     }
     await write('monolith');
-    await eventually(async () => (await by()) === 'monolith');
+    await eventually(async () => (await by()) === 'monolith', patient);
   });
 
   it('divides the reads of a canary by session', async () => {
@@ -159,7 +161,7 @@ describe('the proxy alone', () => {
       );
       for (const side of ['monolith', 'service']) expect(all.filter((each) => each === side).length).toBeGreaterThan(8);
       return true;
-    });
+    }, patient);
     expect(await by({ method: 'PUT', body: '{}', headers: { 'banyan-session': 's1' } })).toBe('monolith');
   });
 
@@ -173,13 +175,10 @@ describe('the proxy alone', () => {
     expect((await ask('/livez')).status).toBe(200);
     expect((await ask('/readyz')).status).toBe(200);
     expect((await ask('/else')).status).toBe(404);
-    await eventually(
-      async () => {
-        await by();
-        return (JSON.parse((await ask('/divergences')).text) as { items: unknown[] }).items.length > 0;
-      },
-      { timeoutMs: 15_000 },
-    );
+    await eventually(async () => {
+      await by();
+      return (JSON.parse((await ask('/divergences')).text) as { items: unknown[] }).items.length > 0;
+    }, patient);
     expect((await ask('/metrics')).text).toMatch(
       /banyan_proxy_request_duration_seconds_count\{context="inventory",side="monolith",class="read",status="2xx"\} \d+/,
     );

@@ -106,25 +106,25 @@ function chunks(text: string): string {
   return body;
 }
 
+/** Silence is counted in ticks: a process that was held up could hear nothing meanwhile, and that is one of them. */
+const TICKS = 10;
+
 /** Sends bytes as they are, and answers all that came back until the other side closed, or fell silent for `quietMs`. */
 export async function raw(port: number, bytes: string, { end = false, quietMs = 250 } = {}): Promise<string> {
   const socket = connect({ port, host: '127.0.0.1', noDelay: true });
   let said = '';
+  let left = 4 * TICKS;
+  let timer: NodeJS.Timeout | undefined;
   await new Promise<void>((done) => {
-    let timer = setTimeout(done, quietMs * 4);
+    timer = setInterval(() => --left === 0 && done(), quietMs / TICKS);
     socket.on('data', (chunk) => {
       said += chunk.toString('latin1');
-      clearTimeout(timer);
-      timer = setTimeout(done, quietMs);
+      left = TICKS;
     });
-    socket
-      .on('error', () => {})
-      .once('close', () => {
-        clearTimeout(timer);
-        done();
-      });
+    socket.on('error', () => {}).once('close', done);
     socket.once('connect', () => (end ? socket.end(bytes, 'latin1') : socket.write(bytes, 'latin1')));
   });
+  clearInterval(timer);
   socket.destroy();
   return said;
 }

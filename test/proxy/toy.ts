@@ -92,7 +92,8 @@ export async function startToy(
     directory: new Directory(rules, routing.state.monolith.http, routing),
     canary: options.canary ?? canaryFor(),
     operations: new ReadOperations(),
-    limits: { drainMs: 50, ...options.limits },
+    // Whoever takes his time is no fault, and no news, unless a test says so.
+    limits: { drainMs: 50, candidateMs: 20_000, holdMs: 20_000, ...options.limits },
     access: new AccessLog('info', { write: (line: string) => void lines.push(line) }),
     ...(options.servedBy !== undefined && { servedBy: options.servedBy }),
     ...(options.trustedProxies && { trustedProxies: options.trustedProxies }),

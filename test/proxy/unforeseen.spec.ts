@@ -29,7 +29,7 @@ async function faultyProxy(shared?: ProxyOptions['shared']) {
   };
   const { url } = await startToy(routing, { canary, shared, limits: { holdMs: 600 } });
   const ask = async (path: string, init?: RequestInit) => {
-    const response = await fetch(url + path, { ...init, signal: AbortSignal.timeout(5_000) });
+    const response = await fetch(url + path, { ...init, signal: AbortSignal.timeout(20_000) });
     return { status: response.status, body: await response.text() };
   };
   return { fault, monolith, service, routing, ask };
@@ -79,12 +79,14 @@ describe('what nobody foresaw is one request with a 500, and nothing to the othe
     const { fault, routing, ask } = await faultyProxy();
     for (const comes of [true, false]) {
       routing.push('orders', { holding: true });
-      const waiting = [ask('/v1/orders', write), ask('/v1/orders/1', { method: 'DELETE' })];
-      const heard = ask('/v1/stock/1');
-      await heard;
+      // It is on before anybody can have been waited for long enough, and nothing meets it before that.
       fault.on = true;
+      const from = performance.now();
+      const waiting = [ask('/v1/orders', write), ask('/v1/orders/1', { method: 'DELETE' })];
+      await ask('/v1/stock/1');
       if (comes) routing.push('orders', { holding: false });
       expect(await Promise.all(waiting)).toMatchObject([broken, broken]);
+      if (!comes) expect(performance.now() - from).toBeGreaterThan(350);
       fault.on = false;
     }
     routing.push('orders', { holding: false });
@@ -117,6 +119,6 @@ describe('what nobody foresaw is one request with a 500, and nothing to the othe
     expect(await ask('/v1/orders')).toMatchObject(broken);
     fault.on = false;
     monolith.answer = () => answer('200 OK');
-    await eventually(async () => (await ask('/v1/orders')).status === 200);
+    await eventually(async () => (await ask('/v1/orders')).status === 200, { timeoutMs: 20_000 });
   });
 });

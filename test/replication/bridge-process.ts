@@ -30,9 +30,9 @@ export class BridgeProcess {
     return `http://127.0.0.1:${this.#port}`;
   }
 
-  /** Resolves when it says that it is ready. */
-  async start(): Promise<void> {
-    this.#wanted = true;
+  /** Resolves when it says that it is ready. `again`: is it started again when it ends by itself? */
+  async start(again = true): Promise<void> {
+    this.#wanted = again;
     this.#port ||= await freePort();
     const child = fork(join(projectRoot, 'apps/bridge/dist/main.js'), {
       execArgv: [], // Vitest's own would make it read the sources
@@ -55,6 +55,13 @@ export class BridgeProcess {
       void this.start();
     });
     await Promise.race([once(child, 'message'), once(child, 'exit')]);
+  }
+
+  /** Starts it once, and resolves when it has ended by itself. */
+  async runToItsEnd(): Promise<void> {
+    await this.start(false);
+    const child = this.#child!;
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
   }
 
   /** Resolves with its exit code, or the signal that ended it. */

@@ -41,22 +41,20 @@ it('opens the other side although it reads of the closing before anybody can see
     (await pair.on<{ open: boolean }>(side, 'select open from shipping.banyan_owner'))[0]!.open;
   await prepareStream(stream, { backfill: true });
   await bridge.start();
-  await eventually(async () => (await streamState(stream)).backfill?.done);
+  await eventually(async () => (await streamState(stream)).backfill?.done, { timeoutMs: 30_000 });
 
   await amidLateCommits(
     (text) => pair.on('monolith', text),
     async (release) => {
       const closing = pair.on('monolith', `select shipping.banyan_close(1, 'service')`);
       // The bridge has met the message, and waits behind whoever is closing.
-      await eventually(
-        async () =>
-          (await pair.on('monolith', `select from pg_locks where locktype = 'advisory' and not granted`)).length,
-      );
+      const waits = `select from pg_locks where locktype = 'advisory' and not granted`;
+      await eventually(async () => (await pair.on('monolith', waits)).length > 0, { timeoutMs: 20_000 });
       expect([await isOpen('monolith'), await isOpen('service')]).toEqual([true, false]);
       await release();
       await closing;
-      await eventually(() => isOpen('service'));
+      await eventually(() => isOpen('service'), { timeoutMs: 20_000 });
       expect(await isOpen('monolith')).toBe(false);
     },
   );
-});
+}, 120_000);

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { eventually } from '@banyan/testing';
 import pg from 'pg';
 
 /** Two empty databases on one server, as the monolith's and the service's sides of a context. */
@@ -50,10 +51,9 @@ export class Pair {
   async drop(): Promise<void> {
     await Promise.all(Object.values(this.clients).map((pool) => pool.end()));
     for (const url of Object.values(this.urls)) {
-      await onServer(
-        url,
-        `select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()`,
-      );
+      const drop = `select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()`;
+      // Whoever had a slot and was killed lets go of it a moment later.
+      await eventually(() => onServer(url, drop).then(() => true), { timeoutMs: 20_000 });
       await onServer(this.serverUrl, `drop database ${new URL(url).pathname.slice(1)} with (force)`);
     }
   }

@@ -82,7 +82,7 @@ const wrong: Record<string, string> = {
  */
 export async function everythingAddsUp(shop: Shop): Promise<void> {
   await eventually(async () => expect((await shop.sql(unrest))[0]).toEqual(rest), {
-    timeoutMs: 12_000,
+    timeoutMs: 40_000,
     intervalMs: 50,
   });
   for (const [claim, query] of Object.entries(wrong)) expect(await shop.sql(query), claim).toEqual([]);
@@ -93,7 +93,7 @@ export async function everythingAddsUp(shop: Shop): Promise<void> {
   for (const { sku, total } of rows) expect(Number(total), `all pieces of ${sku}`).toBe(shop.putIn.get(sku));
 
   // A request for money that was under way while its order was cancelled is found and voided by a later round.
-  await eventually(() => sameBooks(shop), { timeoutMs: 10_000 });
+  await eventually(() => sameBooks(shop), { timeoutMs: 40_000 });
 }
 
 async function sameBooks(shop: Shop): Promise<true> {

@@ -100,8 +100,8 @@ export class Shop {
         BANYAN_CARRIER_DISPATCH_MS: '0',
         BANYAN_CARRIER_DELIVERY_MS: '0',
         LOG_LEVEL: 'error',
-        // One process does here what eight do elsewhere: waiting for a connection says nothing then.
-        ...(left.length > 1 && { BANYAN_DB_CONNECT_TIMEOUT_MS: '20000' }),
+        // One machine does here what many do elsewhere: waiting for a connection says nothing then.
+        BANYAN_DB_CONNECT_TIMEOUT_MS: '20000',
         ...options.settings,
       };
       const seenAs = new URL((await options.databaseUrl?.(database.adminUrl)) ?? database.adminUrl);

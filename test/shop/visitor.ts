@@ -136,7 +136,7 @@ export class Visitor {
         if (holds(order)) return order;
         throw new Error(`the order is ${JSON.stringify(order)}`);
       },
-      { timeoutMs: 15_000 },
+      { timeoutMs: 40_000 },
     );
   }
 }

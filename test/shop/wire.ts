@@ -1,17 +1,21 @@
-import { type AddressInfo, type Server, type Socket, connect, createServer } from 'node:net';
+import { type Server, type Socket, connect, createServer } from 'node:net';
+import { freePort } from '@banyan/testing';
 
 /** The only way from the app to its Postgres, so that a spec can cut it: Postgres itself serves other specs as well. */
 export class Wire {
   readonly #sockets = new Set<Socket>();
   #server: Server | undefined;
-  #port = 0;
 
-  private constructor(private readonly target: { host: string; port: number }) {}
+  private constructor(
+    private readonly target: { host: string; port: number },
+    /** It is listened on again whenever the wire is mended. */
+    private readonly port: number,
+  ) {}
 
   /** A wire to the server of a database URL. */
   static async to(url: string): Promise<Wire> {
     const { hostname, port } = new URL(url);
-    const wire = new Wire({ host: hostname, port: Number(port) });
+    const wire = new Wire({ host: hostname, port: Number(port) }, await freePort());
     await wire.mend();
     return wire;
   }
@@ -20,7 +24,7 @@ export class Wire {
   through(url: string): string {
     const seen = new URL(url);
     seen.hostname = '127.0.0.1';
-    seen.port = String(this.#port);
+    seen.port = String(this.port);
     return seen.href;
   }
 
@@ -51,8 +55,7 @@ export class Wire {
         one.pipe(other);
       }
     });
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#port, '127.0.0.1', resolve));
-    this.#port = (server.address() as AddressInfo).port;
+    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.port, '127.0.0.1', resolve));
     this.#server = server;
   }
 }

@@ -45,10 +45,18 @@ const lines = (stdout: string) =>
     .split('\n')
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 
-/** Tells the stations of a journey one after the other, as the real one would. */
+/** A command has to start first. */
+const patient = { timeoutMs: 30_000 };
+
+/** Tells the stations of a journey one after the other, as the real one would, to who follows it. */
 function travel(context: string, stations: Partial<ContextStatus>[]): void {
-  controlPlane.onTarget = () => {
-    stations.forEach((station, i) => setTimeout(() => controlPlane.tell(context, station), 50 * (i + 1)));
+  const plane = controlPlane;
+  plane.onTarget = () => {
+    const before = plane.followed;
+    void eventually(() => plane.followed > before, patient).then(
+      () => stations.forEach((station, i) => setTimeout(() => plane.tell(context, station), 50 * (i + 1))),
+      () => {}, // nobody followed it: the command has failed
+    );
   };
 }
 const wayOut: Partial<ContextStatus>[] = [
@@ -121,7 +129,7 @@ describe('banyan', () => {
 
     it('leaves it running on Ctrl-C, and says so', async () => {
       const { child, ended, said } = start('extract inventory');
-      await eventually(() => said().includes('replicate'));
+      await eventually(() => said().includes('replicate'), patient);
       child.kill('SIGINT');
       const { code, stderr } = await ended;
       expect(code).toBe(130);

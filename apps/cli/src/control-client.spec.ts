@@ -32,7 +32,7 @@ describe('An operator with several control planes', () => {
     expect(await client.contexts()).toHaveLength(1);
     expect(client.url).toBe(acting.url);
     expect(await client.freeze('inventory', { frozen: true })).toMatchObject({ frozen: true });
-    const { value } = await client.stream(AbortSignal.timeout(5_000)).next();
+    const { value } = await client.stream(AbortSignal.timeout(30_000)).next();
     expect(value).toMatchObject({ context: 'inventory' });
   });
 

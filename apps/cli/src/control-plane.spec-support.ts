@@ -1,8 +1,8 @@
 import type { Stage } from '@banyan/extraction/stage';
 import type { ContextStatus } from '@banyan/extraction/status';
+import { freePort } from '@banyan/testing';
 import { once } from 'node:events';
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
 
 export const OPERATOR_TOKEN = 'the token of an operator';
@@ -11,6 +11,8 @@ export const OPERATOR_TOKEN = 'the token of an operator';
 export class ScriptedControlPlane {
   /** What was asked of it: `POST /control/contexts/inventory/target {"stage":"live"}`. */
   readonly asked: string[] = [];
+  /** How often somebody began to follow the contexts. */
+  followed = 0;
   /** Called when a target was set, to tell how it goes on. */
   onTarget: (context: string) => void = () => {};
   private readonly contexts = new Map<string, ContextStatus>();
@@ -28,9 +30,10 @@ export class ScriptedControlPlane {
 
   async start(): Promise<void> {
     this.server = createServer((request, response) => void this.serve(request, response));
+    // Not one of the system's own: nobody else may have it while this one is away.
+    this.port ||= await freePort();
     this.server.listen(this.port, '127.0.0.1');
     await once(this.server, 'listening');
-    this.port = (this.server.address() as AddressInfo).port;
   }
 
   async stop(): Promise<void> {
@@ -63,6 +66,7 @@ export class ScriptedControlPlane {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       for (const status of this.contexts.values()) response.write(eventOf(status));
       this.streams.add(response);
+      this.followed += 1;
       return;
     }
     if (url === '/control/dead-letters') return void json(200, { items: [deadLetter] });

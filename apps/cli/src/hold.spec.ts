@@ -20,7 +20,7 @@ describe('A name that one process per state folder may have', () => {
   });
 
   it('is another one in another folder, and under another word', async () => {
-    const held = [await hold(folder, 'a'), await hold(folder, 'b'), await hold(tmpdir(), 'a')];
+    const held = [await hold(folder, 'a'), await hold(folder, 'b'), await hold(join(folder, 'another'), 'a')];
     for (const each of held) expect(each).toHaveProperty('letGo');
     for (const each of held) (each as Hold).letGo();
   });

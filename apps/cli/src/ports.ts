@@ -5,10 +5,10 @@ import { CommandError } from './exit.js';
 const LAST_PORT = 65_535;
 const PORTS_TRIED = 1_000;
 /**
- * Where any port will do: below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere), one
- * of which would sooner or later be taken before its process listens.
+ * Where any port will do: far below those that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere),
+ * one of which would sooner or later be taken before its process listens.
  */
-const ANY = { from: 10_000, to: 32_767 };
+const ANY = { from: 10_000, to: 19_999 };
 
 /**
  * Who gets which port. Each is tried by listening on it for a moment; a port that was given away counts as taken until

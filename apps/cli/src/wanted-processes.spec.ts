@@ -1,4 +1,4 @@
-import { eventually } from '@banyan/testing';
+import { eventually, freePort } from '@banyan/testing';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
@@ -57,6 +57,9 @@ describe('The processes that the control plane wants', () => {
   const want = (...wanted: Wanted[]) => processes.receive({ type: 'processes.want', wanted });
   const service = (context: string, settings = {}): Wanted => ({ role: 'service', context, settings });
   const bridge = (context: string): Wanted => ({ role: 'bridge', context, settings: {} });
+  const settled = async () => {
+    expect(await processes.settled(30_000)).toEqual([]);
+  };
   const now = () => told.at(-1) ?? [];
   const of = (context: string) => now().find((each) => each.context === context) as ProcessState;
 
@@ -67,7 +70,7 @@ describe('The processes that the control plane wants', () => {
 
   it('are started, and told with their ports when they are ready', async () => {
     want(service('inventory'), bridge('inventory'));
-    expect(await processes.settled(5_000)).toEqual([]);
+    await settled();
     expect(now()).toEqual([
       {
         role: 'service',
@@ -92,7 +95,7 @@ describe('The processes that the control plane wants', () => {
 
   it('are left alone when they are wanted again, and stopped when they are not', async () => {
     want(service('inventory'), service('orders'));
-    await processes.settled(5_000);
+    await settled();
     const [inventory, orders] = [of('inventory').pid, of('orders').pid];
     want(service('inventory'));
     await eventually(() => !isAlive(orders));
@@ -102,7 +105,7 @@ describe('The processes that the control plane wants', () => {
 
   it('are started anew when their settings have changed, and told again on demand', async () => {
     want(service('inventory'));
-    await processes.settled(5_000);
+    await settled();
     const before = of('inventory').pid;
     want(service('inventory', { COLOUR: 'green' }));
     await eventually(() => of('inventory')?.ready && of('inventory').pid !== before);
@@ -114,7 +117,7 @@ describe('The processes that the control plane wants', () => {
 
   it('come back soon and on the same ports when they were killed', async () => {
     want(service('inventory'));
-    await processes.settled(5_000);
+    await settled();
     const before = of('inventory');
     process.kill(before.pid, 'SIGKILL');
     await eventually(() => told.some(([it]) => it && !it.ready && /SIGKILL/.test(it.error ?? '')));
@@ -124,12 +127,12 @@ describe('The processes that the control plane wants', () => {
   });
 
   it('get ports from the first one upward, past those that are taken', async () => {
-    const taken = createServer().listen(0, '127.0.0.1');
+    const port = await freePort();
+    const taken = createServer().listen(port, '127.0.0.1');
     await once(taken, 'listening');
-    const { port } = taken.address() as { port: number };
     begin(port);
     want(service('inventory'), service('orders'));
-    await processes.settled(5_000);
+    await settled();
     const all = [...of('inventory').ports, ...of('orders').ports];
     expect(new Set(all).size).toBe(6);
     expect(all).not.toContain(port);
@@ -140,7 +143,7 @@ describe('The processes that the control plane wants', () => {
   it('are as many as asked for, each with ports of its own; one that dies leaves the others alone', async () => {
     begin(0, 3);
     want(service('inventory'), bridge('inventory'));
-    await processes.settled(5_000);
+    await settled();
     const services = () => now().filter(({ role }) => role === 'service');
     const before = services();
     expect(now()).toHaveLength(4);
@@ -167,7 +170,7 @@ describe('The processes that the control plane wants', () => {
   it('follow the last wish of many', async () => {
     for (let i = 0; i < 10; i++) want(...(i % 2 === 0 ? [service('inventory', { TRY: String(i) })] : []));
     want(service('inventory', { TRY: 'last' }));
-    await processes.settled(5_000);
+    await settled();
     await eventually(() => of('inventory')?.ready);
     expect(processes.running).toHaveLength(1);
     expect(processes.running[0]?.spec.env.TRY).toBe('last');
@@ -175,7 +178,7 @@ describe('The processes that the control plane wants', () => {
 
   it('ignore what nobody understands, and every wish once it all stops', async () => {
     want(service('inventory'));
-    await processes.settled(5_000);
+    await settled();
     processes.receive({ type: 'processes.want', wanted: [{ role: 'proxy', context: '../..' }] });
     expect(processes.running).toHaveLength(1);
     const { pid } = of('inventory');

@@ -15,6 +15,8 @@ export interface Wish {
 export class ContextRecord {
   private unsaved: StageChange[] = [];
   private past: Transition[] | undefined;
+  /** How many were written down. */
+  private entered = 0;
   private wish: Wish | undefined;
 
   constructor(
@@ -50,12 +52,18 @@ export class ContextRecord {
       await this.store.enter(next, { ...this.current, stage: next.to, since: next.at });
       this.unsaved.shift();
       this.past = undefined;
+      this.entered += 1;
     }
   }
 
   /** The last ten, the newest first, those that are not written down yet included. */
   async transitions(): Promise<Transition[]> {
-    this.past ??= await this.store.transitions(this.context);
+    while (!this.past) {
+      const { entered } = this;
+      const past = await this.store.transitions(this.context);
+      // Another one may have been written down meanwhile.
+      if (entered === this.entered) this.past = past;
+    }
     const fresh = this.unsaved.map(({ at, from, to, actor, reason }) => ({ at, from, to, actor, reason }));
     return [...fresh.reverse(), ...this.past].slice(0, 10);
   }

@@ -11,6 +11,7 @@ import { type TestDatabase, contextNames, createTestDatabase, eventually } from 
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { inject } from 'vitest';
 import { createControlPlane } from './control-plane.js';
+import { ControlPlane } from './control-plane.service.js';
 import type { OwnerDatabases } from './owner-databases.js';
 import { type ProcessState, Runtime, type Wanted } from './runtime.js';
 import { type StreamState, Streams } from './streams.js';
@@ -107,12 +108,31 @@ export class ScriptedStreams extends Streams {
   }
 }
 
+/**
+ * For a machine that is held up for seconds: a hand-over is overdue only while the bridge is away, and a database is
+ * away only when it really is.
+ */
+function unhurried(owners: OwnerDatabases, streams: ScriptedStreams): void {
+  const [row, pool] = [owners.row.bind(owners), owners.pool.bind(owners)];
+  owners.row = async (context, side) => {
+    const seen = await row(context, side);
+    return seen && !streams.bridgeAway ? { ...seen, ageMs: 0 } : seen;
+  };
+  owners.pool = (context, side) => {
+    const connections = pool(context, side);
+    Object.assign(connections.options, { query_timeout: 60_000, connectionTimeoutMillis: 60_000 });
+    return connections;
+  };
+}
+
 export interface SpecControlPlane {
   readonly app: NestFastifyApplication;
   readonly url: string;
   readonly runtime: ScriptedRuntime;
   readonly streams: ScriptedStreams;
   ask(method: 'GET' | 'POST', path: string, body?: object, token?: string): Promise<{ status: number; body: any }>; // eslint-disable-line @typescript-eslint/no-explicit-any -- specs look at bodies field by field
+  /** Resolves when it acts; a start waits for that for a few seconds only. */
+  acts(): Promise<void>;
   status(context: string): Promise<ContextStatus>;
   reaches(context: string, stage: Stage): Promise<ContextStatus>;
   stop(): Promise<void>;
@@ -155,6 +175,7 @@ export async function startControlPlane(
     BANYAN_OPERATOR_TOKEN: OPERATOR,
     BANYAN_CLIENT_TOKEN: CLIENT,
     BANYAN_DB_POOL_SIZE: '4',
+    BANYAN_DB_CONNECT_TIMEOUT_MS: '60000',
     BANYAN_FLAGS_REFRESH_MS: '100',
     ...Object.fromEntries(serviceUrls),
     ...settings,
@@ -166,6 +187,7 @@ export async function startControlPlane(
     runtime,
     streams: (owners) => {
       streams = new ScriptedStreams(owners);
+      unhurried(owners, streams);
       before({ runtime, streams });
       return streams;
     },
@@ -191,6 +213,9 @@ export async function startControlPlane(
     runtime,
     streams: streams!,
     ask,
+    async acts() {
+      await eventually(() => app.get(ControlPlane).leading, { timeoutMs: 30_000 });
+    },
     status,
     reaches: (context, stage) =>
       eventually(
@@ -199,7 +224,7 @@ export async function startControlPlane(
           if (now.stage !== stage) throw new Error(`at ${now.stage}: ${now.doing}; ${now.blocked}`);
           return now;
         },
-        { timeoutMs: 15_000 },
+        { timeoutMs: 30_000 },
       ),
     async stop() {
       streams!.stop();

@@ -1,16 +1,18 @@
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually } from '@banyan/testing';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually, freePort } from '@banyan/testing';
 import { afterEach, describe, expect, it } from 'vitest';
 import { KubernetesRuntime } from './kubernetes-runtime.js';
 import type { Wanted } from './runtime.js';
 
 const NAMESPACE = 'banyan';
 const TOKEN = 'the-service-account';
+/** How late a slow API answers, ms. */
+const SLOW_MS = 1_000;
 
 interface Deployment {
   replicas: number;
@@ -36,9 +38,10 @@ class FakeApi {
 
   async start(): Promise<void> {
     this.#server = createServer((request, response) => void this.#handle(request, response));
+    // Not one of the system's own: nobody else may have it while this one is gone.
+    this.port ||= await freePort();
     this.#server.listen(this.port, '127.0.0.1');
     await once(this.#server, 'listening');
-    this.port = (this.#server.address() as AddressInfo).port;
   }
 
   async stop(): Promise<void> {
@@ -70,8 +73,9 @@ class FakeApi {
       response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
     const refuse = (code: number, reason: string) =>
       send(code, { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message: reason, reason, code });
-    if (this.answer === 'slow') return;
-    if (this.answer !== 'fine') return void refuse(this.answer, 'Failure');
+    // Late and not never: a call that was under way before gets its answer.
+    if (this.answer === 'slow') await sleep(SLOW_MS);
+    if (typeof this.answer === 'number') return void refuse(this.answer, 'Failure');
     if (request.headers.authorization !== `Bearer ${TOKEN}`) return void refuse(401, 'Unauthorized');
 
     const base = `/apis/apps/v1/namespaces/${NAMESPACE}/deployments`;
@@ -163,7 +167,10 @@ describe('the Kubernetes runtime', () => {
       contexts: ['inventory', 'orders'],
       kubeconfig,
       pollMs: 20,
-      timeoutMs: 200,
+      // What is not slow on purpose may take as long as it likes.
+      get timeoutMs() {
+        return api.answer === 'slow' ? SLOW_MS / 10 : 60_000;
+      },
       log: (message) => told.push(message),
     });
     await runtime.start();

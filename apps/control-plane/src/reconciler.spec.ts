@@ -1,6 +1,7 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Routing } from '@banyan/extraction';
 import { eventually } from '@banyan/testing';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   CLIENT,
   type Places,
@@ -10,12 +11,16 @@ import {
   startControlPlane,
 } from './control-plane.spec-support.js';
 
+// Each walks through many stages, and waits for each of them.
+vi.setConfig({ testTimeout: 120_000 });
+
 let at: Places;
 let control: SpecControlPlane;
 
 beforeEach(async () => {
   at = await places();
   control = await startControlPlane(at);
+  await control.acts();
 });
 afterEach(async () => {
   await control.stop();
@@ -39,7 +44,7 @@ const blocked = (text: string | RegExp) =>
       expect(status.blocked).toMatch(text);
       return status;
     },
-    { timeoutMs: 10_000 },
+    { timeoutMs: 30_000 },
   );
 /** kill -9, as far as a spec can: nothing is said to anybody, and another one starts. */
 const restart = async (settings: Record<string, string> = {}) => {
@@ -49,6 +54,7 @@ const restart = async (settings: Record<string, string> = {}) => {
     for (const [key, state] of streams) fresh.streams.streams.set(key, state);
     for (const [key, error] of ill) fresh.runtime.ill.set(key, error);
   });
+  await control.acts();
 };
 
 describe('A context walks', () => {
@@ -108,7 +114,10 @@ describe('A context walks', () => {
     await control.reaches('inventory', 'live');
     await eventually(() => heard.at(-1)?.contexts.inventory?.stage === 'live');
     stream.close();
-    const inventory = heard.flatMap(({ contexts }) => contexts.inventory ?? []);
+    // What is told of another context has the same of this one in it.
+    const inventory = heard
+      .flatMap(({ contexts }) => contexts.inventory ?? [])
+      .filter((each, n, all) => !isDeepStrictEqual(each, all[n - 1]));
     expect([...new Set(inventory.map(({ stage }) => stage))]).toEqual([
       'monolith',
       'replicate',
@@ -220,11 +229,21 @@ describe('A hand-over', () => {
     await force('canary');
     await control.reaches('inventory', 'canary');
     control.streams.bridgeAway = true;
+    // The next try waits until the first has been looked at.
+    const again = Promise.withResolvers<void>();
+    const prepare = control.streams.prepare.bind(control.streams);
+    let tries = 0;
+    control.streams.prepare = async (...way) => {
+      tries += 1;
+      if (tries > 1) await again.promise;
+      await prepare(...way);
+    };
     await force('live');
     const status = await blocked('The hand-over was called off');
     expect(status).toMatchObject({ stage: 'canary', owner: 'monolith', epoch: 3 });
     expect(await owners()).toMatchObject({ monolith: { open: true, epoch: 3 }, service: { open: false } });
     control.streams.bridgeAway = false;
+    again.resolve();
     expect(await control.reaches('inventory', 'live')).toMatchObject({ epoch: 4 });
   });
 

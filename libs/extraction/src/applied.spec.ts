@@ -1,6 +1,6 @@
 import type { Side } from '@banyan/kernel';
-import { testDatabase } from '@banyan/testing';
-import { beforeAll, beforeEach, expect, it } from 'vitest';
+import { eventually, testDatabase } from '@banyan/testing';
+import { afterEach, beforeAll, beforeEach, expect, it, vi } from 'vitest';
 import { applied } from './applied.js';
 import { streamName } from './protocol/index.js';
 
@@ -45,9 +45,18 @@ it('with a bridge, what it has applied is', async () => {
 it('a mark that arrives while it is waited for counts', async () => {
   await bridged();
   await mark('service', 'B/1');
-  const waiting = has(3, 'B/2');
+  const db = test.database('inventory');
+  const looks = vi.spyOn(db, 'query');
+  // Its 50 ms do not pass.
+  vi.spyOn(performance, 'now').mockReturnValue(performance.now());
+  const waiting = applied(db, { side: 'service', epoch: 3, lsn: 'B/2' });
+  // At the owner's row, at the mark as it was, and at the mark again.
+  await eventually(() => looks.mock.calls.length > 2);
   await mark('service', 'B/2');
   expect(await waiting).toBe(true);
 });
 
 beforeEach(() => epochHere(1));
+afterEach(() => {
+  vi.restoreAllMocks();
+});

@@ -1,14 +1,16 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { type Server, type ServerResponse, createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { eventually } from '@banyan/testing';
+import { eventually, freePort } from '@banyan/testing';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { RoutingFollower } from './routing-follower.js';
 import type { Routing } from './routing.js';
 
 const token = 'a token of the routers';
+/** A start that waits for a first word does so for as long as this, ms. */
+const LONG = 30_000;
 const state = (revision: number): Routing => ({
   revision,
   monolith: { http: ['http://127.0.0.1:3000'], rpc: [{ host: '127.0.0.1', port: 3001 }] },
@@ -38,8 +40,9 @@ class Control {
       else response.flushHeaders();
       this.#streams.add(response.on('close', () => this.#streams.delete(response)));
     });
-    await new Promise<void>((resolve) => server.listen(this.port, '127.0.0.1', resolve));
-    this.port = (server.address() as AddressInfo).port;
+    // Not one of the system's own: it is listened on again after it was dead.
+    this.port ||= await freePort();
+    await once(server.listen(this.port, '127.0.0.1'), 'listening');
     this.#server = server;
   }
 
@@ -93,7 +96,7 @@ it('takes each new state, tells of it, and keeps it on disk', async () => {
   const one = follower();
   const heard: number[] = [];
   one.onChange(({ revision }) => heard.push(revision));
-  await one.start(5_000);
+  await one.start(LONG);
   expect(one.current()).toEqual(state(3));
   control.say(state(4));
   control.say(state(5));
@@ -105,7 +108,7 @@ it('takes each new state, tells of it, and keeps it on disk', async () => {
 it('keeps the higher revision, whichever comes first', async () => {
   control.first = state(7);
   const one = follower();
-  await one.start(5_000);
+  await one.start(LONG);
   control.say(state(6));
   control.say(state(8));
   await eventually(() => one.current()?.revision === 8);
@@ -120,7 +123,7 @@ it('keeps the higher revision, whichever comes first', async () => {
 it('starts from disk and goes on with it while the control plane is away, and follows it again when it is back', async () => {
   control.first = state(2);
   const before = follower();
-  await before.start(5_000);
+  await before.start(LONG);
   await before.stop();
   await control.die();
 
@@ -147,7 +150,7 @@ it.each<[string, unknown]>([
 ])('refuses %s: the last state holds', async (_, nonsense) => {
   control.first = state(1);
   const one = follower();
-  await one.start(5_000);
+  await one.start(LONG);
   control.say(nonsense);
   await eventually(() => warnings.length > 0);
   expect(one.current()).toEqual(state(1));
@@ -163,7 +166,7 @@ it('of several control planes it follows the one that acts, and the next one as 
   other.standsBy = true;
   control.first = state(1);
   const one = follower({ controlUrls });
-  await one.start(5_000);
+  await one.start(LONG);
   expect(one.current()).toEqual(state(1));
   other.standsBy = false;
   other.first = state(2);
@@ -192,13 +195,14 @@ it('starts from what the version before has kept, too', async () => {
 it('starts from nothing when what is on disk is broken', async () => {
   control.first = state(1);
   const before = follower();
-  await before.start(5_000);
+  await before.start(LONG);
   await before.stop();
   await control.die();
   await writeFile(join(folder, 'routing', 'spec.json'), '{"revision":1,"mono');
   const one = follower();
   await one.start(50);
   expect(one.current()).toBeUndefined();
+  await eventually(() => warnings.length > 1);
   expect(warnings).toMatchObject([{ msg: expect.stringContaining('not JSON') }, {}]);
 });
 
@@ -218,6 +222,6 @@ it('a listener that throws keeps neither the state nor the other listeners from 
     throw new Error('no');
   });
   one.onChange(({ revision }) => heard.push(revision));
-  await one.start(5_000);
+  await one.start(LONG);
   expect(heard).toEqual([1]);
 });

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { DomainError } from '@banyan/kernel';
-import { testDatabase } from '@banyan/testing';
+import { eventually, testDatabase } from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { currentScope, newScope, runInScope } from './scope.js';
 import { type Way, alice, bob, createToyTables, startToy, ways } from './toy.spec-support.js';
@@ -23,7 +23,7 @@ describe.each(ways)('a call %s', (_name, open) => {
   let toy: Awaited<ReturnType<typeof startToy>>;
   beforeAll(async () => {
     way = await open();
-    toy = await startToy(test, way.hooks, { placement: way.placement });
+    toy = await startToy(test, way.hooks, { placement: way.placement, holdMs: 20_000 });
   });
   afterAll(async () => {
     await toy.close();
@@ -75,6 +75,8 @@ describe.each(ways)('a call %s', (_name, open) => {
 
   it('gives up a call whose deadline has passed, before it runs', async () => {
     const name = counter();
+    // The way there is open: without one, that would be the answer.
+    await toy.counting.sleep({ ms: 0 });
     const late = runInScope(newScope(alice, Date.now() - 1), () => failure(toy.counting.add({ name, by: 1 })));
     expect(await late).toMatchObject({ code: 'DEADLINE_EXCEEDED' });
     expect(await outboxOf(name)).toEqual([]);
@@ -139,21 +141,40 @@ describe.each(ways)('a call %s', (_name, open) => {
 
     it('is refused unrun by the fence, held, and sent again once the owner is open', async () => {
       const name = counter();
-      await setOpen(false);
-      const call = toy.counting.add({ name, by: 1 });
-      await toy.counting.valueOf({ name }).catch(() => undefined);
-      await setOpen(true);
-      expect(await call).toMatchObject({ value: 1 });
+      const endpoint = toy.bus.endpoint('inventory')!;
+      const { handle } = endpoint;
+      const codes: string[] = [];
+      endpoint.handle = async (envelope) => {
+        const reply = await handle.call(endpoint, envelope);
+        if (!reply.ok) codes.push(reply.error.code);
+        return reply;
+      };
+      try {
+        await setOpen(false);
+        const call = toy.counting.add({ name, by: 1 }, { timeoutMs: 20_000 });
+        call.catch(() => {}); // looked at below
+        await eventually(() => expect(codes).toContain('CONTEXT_MOVED'));
+        await setOpen(true);
+        expect(await call).toMatchObject({ value: 1 });
+      } finally {
+        endpoint.handle = handle;
+        await setOpen(true);
+      }
     });
 
     it('is answered "unavailable" when that takes too long, and nothing was written', async () => {
       const name = counter();
-      await setOpen(false);
+      const own = await open();
+      const impatient = await startToy(test, own.hooks, { placement: own.placement });
       try {
-        const error = await failure(toy.counting.add({ name, by: 1 }));
+        await impatient.counting.sleep({ ms: 0 });
+        await setOpen(false);
+        const error = await failure(impatient.counting.add({ name, by: 1 }, { timeoutMs: 20_000 }));
         expect(error).toMatchObject({ code: 'CONTEXT_MOVED', kind: 'unavailable', data: { retryAfterMs: 1000 } });
       } finally {
         await setOpen(true);
+        await impatient.close();
+        await own.close();
       }
       expect(await failure(toy.counting.valueOf({ name }))).toMatchObject({ code: 'COUNTER_UNKNOWN' });
     });
@@ -173,7 +194,7 @@ describe('a change of owner', () => {
         order.push('command out');
       })
       .then(() => undefined);
-    await expect.poll(() => order).toEqual(['command in']);
+    await eventually(() => expect(order).toEqual(['command in']));
     const closing = test
       .admin(
         `with closed as (select pg_advisory_xact_lock(hashtextextended('banyan.owner.inventory', 0)))

@@ -49,7 +49,7 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
 
   it(
     'carries 20,000 events, a fifth of them twice, over two crashes of what carries them: each once, in order',
-    { timeout: 240_000 },
+    { timeout: 360_000 },
     async () => {
       const names = counters(200);
       await emitAdded(test, names, 1, 50);
@@ -83,7 +83,7 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
         }
       }
       await reached(1);
-      await eventually(async () => expect(await undone()).toBe(0), { timeoutMs: 30_000 });
+      await eventually(async () => expect(await undone()).toBe(0), { timeoutMs: 60_000 });
       const again = await duplicated?.stop();
 
       expect(await heardCount(test, names)).toBe(20_000);
@@ -126,7 +126,7 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
     return duplicating;
   }
 
-  it('parks a poison event with hundreds behind it, and lets all others go on', { timeout: 120_000 }, async () => {
+  it('parks a poison event with hundreds behind it, and lets all others go on', { timeout: 240_000 }, async () => {
     const [bad, ...good] = counters(21) as [string, ...string[]];
     let poison = true;
     const carrier = carry({
@@ -139,15 +139,15 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
     });
     await emitAdded(test, [bad], 1, 400);
     await emitAdded(test, good, 1, 20);
-    await eventually(async () => expect(await heardCount(test, good)).toBe(400), { timeoutMs: 30_000 });
+    await eventually(async () => expect(await heardCount(test, good)).toBe(400), { timeoutMs: 60_000 });
     await eventually(async () => expect(await deadLetters(test.database('inventory'))).toHaveLength(1), {
-      timeoutMs: 30_000,
+      timeoutMs: 60_000,
     });
     const [letter] = await deadLetters(test.database('inventory'));
     expect(letter).toMatchObject({ subscriber: 'orders', attempts: 4, error: 'cannot digest' });
     expect(await heardCount(test, [bad])).toBe(2);
     // What waits behind it does so in the outbox, where it is seen, and leaves the stream to others.
-    await eventually(async () => expect((await carrier.relay.backlog()).pending).toBe(397), { timeoutMs: 30_000 });
+    await eventually(async () => expect((await carrier.relay.backlog()).pending).toBe(397), { timeoutMs: 60_000 });
     if (kind === 'jetstream')
       await eventually(async () => expect((await carrier.streams!.state('orders'))?.waiting).toBe(0));
 
@@ -161,7 +161,7 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
 
   it(
     'waits for a slow subscriber: nothing comes twice, and a stream has few on their way',
-    { timeout: 60_000 },
+    { timeout: 120_000 },
     async () => {
       const names = counters(40);
       let runs = 0;
@@ -182,7 +182,7 @@ describe.each(['direct', 'jetstream'] as const)('%s', (kind) => {
           most = Math.max(most, (await carrier.streams?.state('orders'))?.onTheirWay ?? 0);
           return expect(await heardCount(test, names)).toBe(200);
         },
-        { timeoutMs: 40_000 },
+        { timeoutMs: 60_000 },
       );
       // One batch at work, another one waiting for it, and one of which the broker is just being told that it is done.
       if (kind === 'jetstream') expect(most).toBeGreaterThan(20);

@@ -26,9 +26,12 @@ const heard = (name: string) =>
     'select value::int, version::int from orders.toy_heard where name = $1 order by seq',
     [name],
   );
+const hears = (name: string, n: number) =>
+  eventually(async () => expect(await heard(name)).toEqual(upTo(n)), { timeoutMs: 25_000 });
 const upTo = (n: number) => Array.from({ length: n }, (_, i) => ({ value: i + 1, version: i + 1 }));
 const undone = async () =>
   (await test.admin<{ n: number }>(`select count(*)::int as n from inventory.outbox where state <> 'done'`))[0]!.n;
+const allDone = () => eventually(async () => expect(await undone()).toBe(0), { timeoutMs: 20_000 });
 
 let broker: ServerProcess;
 beforeAll(async () => {
@@ -43,7 +46,7 @@ const carriers = [
 ];
 
 // The conformance suite of event delivery; what takes longer is in test/events.
-describe.each(carriers)('events $name', ({ open, streams }) => {
+describe.each(carriers)('events $name', { timeout: 90_000 }, ({ open, streams }) => {
   let way: Way;
   let options: Parameters<typeof startToy>[2];
   beforeEach(async () => {
@@ -68,7 +71,7 @@ describe.each(carriers)('events $name', ({ open, streams }) => {
         for (let i = 0; i < 20; i++) await toy.counting.add({ name, by: 1 });
       }),
     );
-    for (const name of names) await eventually(async () => expect(await heard(name)).toEqual(upTo(20)));
+    for (const name of names) await hears(name, 20);
   });
 
   it('that are poison are parked after N tries, block only their own aggregate, and can be redriven', async () => {
@@ -83,12 +86,15 @@ describe.each(carriers)('events $name', ({ open, streams }) => {
       await toy.counting.add({ name: bad, by: 1 });
       await toy.counting.add({ name: good, by: 1 });
     }
-    await eventually(async () => expect(await heard(good)).toEqual(upTo(3)));
-    const parked = await eventually(async () => {
-      const found = await deadLetters(test.database('inventory'));
-      expect(found).toHaveLength(1);
-      return found[0];
-    });
+    await hears(good, 3);
+    const parked = await eventually(
+      async () => {
+        const found = await deadLetters(test.database('inventory'));
+        expect(found).toHaveLength(1);
+        return found[0];
+      },
+      { timeoutMs: 20_000 },
+    );
     expect(parked).toMatchObject({
       subscriber: 'orders',
       aggregate: `counter/${bad}`,
@@ -99,7 +105,7 @@ describe.each(carriers)('events $name', ({ open, streams }) => {
 
     poison = false;
     expect(await redrive(test.database('inventory'))).toBe(1);
-    await eventually(async () => expect(await heard(bad)).toEqual(upTo(3)));
+    await hears(bad, 3);
     expect(await deadLetters(test.database('inventory'))).toEqual([]);
   });
 });
@@ -125,10 +131,13 @@ it('an event survives the death of the process that wrote it: another process de
   ]);
   await dead.close();
   await start();
-  await eventually(async () => expect(await heard(name)).toEqual(upTo(1)));
+  await hears(name, 1);
 });
 
 describe('a relay', () => {
+  // What others have left is theirs.
+  beforeEach(() => test.admin(`update inventory.outbox set state = 'done'`));
+
   const unit = () =>
     new UnitOfWork(
       'inventory',
@@ -177,7 +186,7 @@ describe('a relay', () => {
         },
         { batch: 7 },
       );
-    await eventually(async () => expect(await undone()).toBe(0), { timeoutMs: 20_000 });
+    await allDone();
     for (const aggregate of aggregates)
       expect(seen[`counter/${aggregate}`]).toEqual(upTo(30).map(({ version }) => version));
   });
@@ -192,7 +201,7 @@ describe('a relay', () => {
       seen.push(...events.map(({ id }) => id));
       return ack(events);
     });
-    await eventually(async () => expect(await undone()).toBe(0));
+    await allDone();
     expect(seen).toHaveLength(1);
   });
 
@@ -207,7 +216,7 @@ describe('a relay', () => {
       },
       { attempts: 3 },
     );
-    await eventually(async () => expect(await undone()).toBe(0));
+    await allDone();
     expect(calls).toBe(8);
   });
 
@@ -223,7 +232,7 @@ describe('a relay', () => {
         return { id, verdict: 'applied' };
       }),
     );
-    await eventually(async () => expect(await undone()).toBe(0));
+    await allDone();
     expect(order).toEqual([1, 2, 3]);
   });
 
@@ -232,6 +241,7 @@ describe('a relay', () => {
     const relay = new Relay(unit(), async (_s, events) => ack(events));
     expect(await relay.backlog()).toMatchObject({ pending: 2, parked: 0 });
     relayWith(async (events) => ack(events));
-    await eventually(async () => expect(await relay.backlog()).toEqual({ pending: 0, parked: 0, oldestSeconds: 0 }));
+    await allDone();
+    expect(await relay.backlog()).toEqual({ pending: 0, parked: 0, oldestSeconds: 0 });
   });
 });

@@ -23,10 +23,11 @@ describe('a job', () => {
     try {
       await eventually(() => expect(ran).toHaveLength(1));
       const jobs = toy.app.get(Jobs);
-      const at = new Date(Date.now() + 1_500);
+      // Late enough for all of these to be said before.
+      const at = new Date(Date.now() + 6_000);
       await Promise.all([1, 2, 3].map(() => jobs.wake('inventory.toy', { id: 'a:b', at })));
       await jobs.wake('inventory.toy', { id: 'c' });
-      await eventually(() => expect(ran.map(({ id }) => id)).toEqual([undefined, 'c', 'a:b']));
+      await eventually(() => expect(ran.map(({ id }) => id)).toEqual([undefined, 'c', 'a:b']), { timeoutMs: 20_000 });
     } finally {
       await toy.close();
     }

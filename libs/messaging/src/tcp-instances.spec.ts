@@ -4,8 +4,8 @@ import { eventually, testDatabase, freePort } from '@banyan/testing';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { RemoteTransport } from './placement.js';
 import { TcpPeers } from './tcp.js';
-import { callOf, createToyTables, startToy, toyConfig } from './toy.spec-support.js';
-import { wireTo } from './wires.spec-support.js';
+import { callOf, createToyTables, holdNext, opened, startToy, toyConfig } from './toy.spec-support.js';
+import { nobodys, wireTo } from './wires.spec-support.js';
 
 const test = testDatabase({ contexts: ['inventory', 'orders'] });
 let toy: Awaited<ReturnType<typeof startToy>>;
@@ -27,26 +27,41 @@ const wire = async (port = toy.port!) => {
   closing.push(line.close);
   return line;
 };
-/** The way to the instances at these ports; `to` tells of others. */
+/** The way to the instances at these ports; `to` tells of others. `open` resolves when all have their connections. */
 function instances(...ports: number[]) {
   const peers = new TcpPeers(rpcToken(toyConfig));
   closing.push(() => peers.close());
-  const to = (...now: number[]) =>
-    peers.to({ context: 'inventory', side: 'monolith', addresses: now.map((port) => ({ host: '127.0.0.1', port })) });
-  return { to, all: to(...ports) };
+  const ways =
+    (context: string) =>
+    (...now: number[]) =>
+      peers.to({ context, side: 'monolith', addresses: now.map((port) => ({ host: '127.0.0.1', port })) });
+  const to = ways('inventory');
+  // One after the other, beside the way to all of them: two contexts that are at one place share its connection.
+  const open = async () => {
+    for (const port of ports) await opened(ways('orders')(port));
+  };
+  return { to, all: to(...ports), open };
 }
 
 describe('Several instances of one side', () => {
   it('take turns', async () => {
     const lines = await Promise.all([wire(), wire(), wire()]);
-    const { all } = instances(...lines.map(({ port }) => port));
-    for (let i = 0; i < 3; i++) expect(await ok(all)).toBe(true);
+    const { all, open } = instances(...lines.map(({ port }) => port));
+    await open();
+    const taken: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      const before = lines.map(({ sent }) => sent);
+      expect(await ok(all)).toBe(true);
+      taken.push(lines.findIndex(({ sent }, at) => sent > before[at]!));
+    }
+    expect(taken.sort()).toEqual([0, 1, 2]);
     expect(lines.map(({ connections }) => connections)).toEqual([1, 1, 1]);
   });
 
   it('what never got to one of them goes to the next, and one that is back is found', async () => {
-    const second = await startToy(test, { rpcPort: 0 });
-    const { all } = instances(toy.port!, second.port!);
+    const second = await startToy(test, { rpcPort: await freePort() });
+    const { all, open } = instances(toy.port!, second.port!);
+    await open();
     for (let i = 0; i < 4; i++) expect(await ok(all)).toBe(true);
     await second.close();
     // One may find the connection that was only just broken: then nobody knows, and it is not sent again.
@@ -67,30 +82,42 @@ describe('Several instances of one side', () => {
   });
 
   it('none of them there: it was not run', async () => {
-    const { all } = instances(await freePort(), await freePort());
+    const { all } = instances(...nobodys);
     expect(await all.call(add())).toMatchObject({ ok: false, error: { code: 'CONTEXT_UNREACHABLE' } });
     await expect(all.deliver('orders', [])).rejects.toMatchObject({ code: 'CONTEXT_UNREACHABLE' });
   });
 
   it('one that broke in the middle may have run it: it is not sent to another', async () => {
     const [line, other] = [await wire(), await wire()];
-    const { all } = instances(other.port, line.port);
-    const lost = all.call(callOf('sleep', { ms: 5_000 }));
-    await eventually(() => line.connections + other.connections === 1);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    line.cut();
-    other.cut();
-    expect(await lost).toMatchObject({ ok: false, error: { code: 'UPSTREAM_UNAVAILABLE' } });
-    expect(line.connections + other.connections).toBe(1);
+    const { all, open } = instances(other.port, line.port);
+    await open();
+    const held = holdNext(toy.bus);
+    try {
+      const lost = all.call(callOf('sleep', { ms: 0 }));
+      await held.there;
+      line.cut();
+      other.cut();
+      expect(await lost).toMatchObject({ ok: false, error: { code: 'UPSTREAM_UNAVAILABLE' } });
+      expect(held.arrived).toBe(1);
+      expect([line.connections, other.connections]).toEqual([1, 1]);
+    } finally {
+      held.letGo();
+    }
   });
 
   it('come and go: what runs at one that is left is still answered, then its connection is closed', async () => {
     const [line, other] = [await wire(), await wire()];
     const { to, all } = instances(line.port);
-    const slow = all.call(callOf('sleep', { ms: 300 }));
-    await eventually(() => line.connections === 1);
+    await opened(all);
+    const held = holdNext(toy.bus);
+    const slow = all.call(callOf('sleep', { ms: 0 }));
+    await held.there;
     const moved = to(other.port);
-    expect(await ok(moved)).toBe(true);
+    try {
+      await eventually(() => ok(moved));
+    } finally {
+      held.letGo();
+    }
     expect((await slow).ok).toBe(true);
     expect([line.connections, other.connections]).toEqual([1, 1]);
     await eventually(() => line.open === 0);

@@ -4,7 +4,7 @@ import { AuthModule, rpcToken } from '@banyan/platform/auth';
 import { loadConfig } from '@banyan/platform/config';
 import { Database, DatabaseModule, InjectDatabase } from '@banyan/platform/database';
 import { createHttpApp } from '@banyan/platform/http';
-import { type TestDatabase, freePort, startNats } from '@banyan/testing';
+import { type TestDatabase, eventually, startNats } from '@banyan/testing';
 import { z } from 'zod';
 import { Bus } from './bus.js';
 import { HoldsSaga, Job, On, Serves, Subscribes } from './decorators.js';
@@ -14,7 +14,7 @@ import { MessagingModule, type MessagingOptions } from './messaging.module.js';
 import { LoopbackPlacement } from './loopback.js';
 import { Nats } from './nats.js';
 import { NatsPeers, listenNats } from './nats-rpc.js';
-import { type Decision, type Kind, type Placement, allLocal } from './placement.js';
+import { type Decision, type Kind, type Placement, type RemoteTransport, allLocal } from './placement.js';
 import { type SagaStep, defineSaga } from './saga.js';
 import { Sagas } from './sagas.js';
 import { RpcController, TcpPeers, listenRpc } from './tcp.js';
@@ -74,8 +74,10 @@ const toys = [counting, listening];
 export const toyConfig = loadConfig({ BANYAN_SECRET: 'a secret that all processes of a spec share' });
 
 export interface ToyHooks {
-  /** Lets other processes in, on this port. */
+  /** Lets other processes in, on this port; the system chooses one for 0. */
   rpcPort?: number;
+  /** Told which one it is. */
+  listens?: (port: number) => void;
   /** Lets them in through NATS as well. */
   nats?: Nats;
   /** Called with each event that `orders` reacts to, before its row is written. */
@@ -193,7 +195,11 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
 
   @Module({
     imports: [
-      DatabaseModule.forRoot({ urls: { inventory: test.urls.inventory!, orders: test.urls.orders! }, max: 12 }),
+      DatabaseModule.forRoot({
+        urls: { inventory: test.urls.inventory!, orders: test.urls.orders! },
+        max: 12,
+        connectTimeoutMs: 20_000,
+      }),
       MessagingModule.forRoot({
         contracts: toys,
         side: 'monolith',
@@ -212,6 +218,7 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
   await app.init();
   const port =
     hooks.rpcPort === undefined ? undefined : await listenRpc(app, { host: '127.0.0.1', port: hooks.rpcPort });
+  if (port !== undefined) hooks.listens?.(port);
   if (hooks.nats)
     await listenNats(app, { nats: hooks.nats, side: 'monolith', serves: toys, contracts: toys }).catch(
       async (error) => {
@@ -233,11 +240,12 @@ export async function startToy(test: TestDatabase, hooks: ToyHooks = {}, options
 /** Calls and events of every context go out over TCP and come back in. */
 export class OverTcp implements Placement {
   readonly peers = new TcpPeers(rpcToken(toyConfig));
-
-  constructor(readonly port: number) {}
+  /** Until it is known, messages are held. */
+  port: number | undefined;
 
   decide(context: string, kind: Kind): Decision {
     if (kind === 'job') return { at: 'local' };
+    if (this.port === undefined) return { at: 'hold' };
     return {
       at: 'remote',
       via: this.peers.to({ context, side: 'monolith', addresses: [{ host: '127.0.0.1', port: this.port }] }),
@@ -280,9 +288,9 @@ export const ways: [name: string, open: () => Promise<Way>][] = [
   [
     'over TCP',
     async () => {
-      const rpcPort = await freePort();
-      const placement = new OverTcp(rpcPort);
-      return { hooks: { rpcPort }, placement, close: async () => placement.peers.close() };
+      const placement = new OverTcp();
+      const hooks = { rpcPort: 0, listens: (port: number) => void (placement.port = port) };
+      return { hooks, placement, close: async () => placement.peers.close() };
     },
   ],
   [
@@ -299,6 +307,39 @@ export const ways: [name: string, open: () => Promise<Way>][] = [
   ],
 ];
 
+/** The way to `inventory`, once there is a connection: the first may take longer than a call waits for one. */
+export async function opened(peer: RemoteTransport): Promise<RemoteTransport> {
+  await eventually(
+    async () => {
+      const reply = await peer.call(callOf('sleep', { ms: 0 }));
+      return reply.ok || reply.error.kind !== 'unavailable';
+    },
+    { timeoutMs: 20_000 },
+  );
+  return peer;
+}
+
+/**
+ * Holds the next call of `inventory` where it is handled: `there` resolves when it has come, and it goes on after
+ * `letGo`. `arrived` tells how many came since.
+ */
+export function holdNext(bus: Bus) {
+  const endpoint = bus.endpoint('inventory')!;
+  const { handle } = endpoint;
+  let come!: () => void;
+  let letGo!: () => void;
+  const there = new Promise<void>((resolve) => (come = resolve));
+  const gone = new Promise<void>((resolve) => (letGo = resolve));
+  const held = { there, letGo, arrived: 0 };
+  endpoint.handle = async (envelope) => {
+    if (++held.arrived > 1) return handle.call(endpoint, envelope);
+    come();
+    await gone;
+    return handle.call(endpoint, envelope);
+  };
+  return held;
+}
+
 /** A call to `inventory` as a wire carries it. */
 export const callOf = (operation: string, input: unknown, changes: Partial<Envelope> = {}): Envelope => ({
   id: newId(),
@@ -307,12 +348,12 @@ export const callOf = (operation: string, input: unknown, changes: Partial<Envel
   input,
   actor: alice,
   at: Date.now(),
-  deadline: Date.now() + 10_000,
+  deadline: Date.now() + 20_000,
   ...changes,
 });
 
 export const natsTo = (url: string, name = 'monolith'): Promise<Nats> =>
-  Nats.connect({ servers: [url], tls: {} }, { name, patienceMs: 2_000 });
+  Nats.connect({ servers: [url], tls: {} }, { name, patienceMs: 20_000 });
 
 export const alice: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000a', roles: ['customer'] };
 export const bob: Actor = { kind: 'user', id: '019012d0-0000-7000-8000-00000000000b', roles: ['customer'] };

@@ -1,5 +1,8 @@
 import { type AddressInfo, type Socket, connect, createServer } from 'node:net';
 
+/** Ports of 127.0.0.1 that nobody listens at, nor is ever given by the system. */
+export const nobodys = [1, 2] as const;
+
 /** Something at a port that is none of ours. */
 export async function listenAt(onSocket: (socket: Socket) => void): Promise<{ port: number; close: () => void }> {
   const sockets = new Set<Socket>();
@@ -21,6 +24,8 @@ export interface Wire {
   connections: number;
   /** How many there are now. */
   open: number;
+  /** Bytes that went to the port. */
+  sent: number;
   /** Breaks all that there are just now. */
   cut(): void;
   close(): void;
@@ -32,7 +37,7 @@ export async function wireTo(target: number): Promise<Wire> {
   const { port, close } = await listenAt((near) => {
     wire.connections++;
     wire.open++;
-    near.once('close', () => wire.open--);
+    near.once('close', () => wire.open--).on('data', (some: Buffer) => (wire.sent += some.length));
     const far = connect(target, '127.0.0.1').on('error', () => {});
     ends.push(near, far);
     near.pipe(far).pipe(near);
@@ -42,6 +47,7 @@ export async function wireTo(target: number): Promise<Wire> {
     port,
     connections: 0,
     open: 0,
+    sent: 0,
     cut,
     close: () => {
       cut();

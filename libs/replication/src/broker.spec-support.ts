@@ -1,8 +1,27 @@
 import { type ServerProcess, startNats } from '@banyan/testing';
+import { type JetStreamClient, type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import { afterAll, beforeAll } from 'vitest';
 import { Bundle } from './bundle.js';
 import type { Broker, SharedLog } from './index.js';
+
+/* Longer than a bridge waits: on a busy machine an answer may take some seconds. */
+const ANSWER_MS = 20_000;
+
+/** Nothing is wrong: an answer of NATS, or the publisher, took longer than is waited for, and is asked for again. */
+export const isSlowness = ({ name, message }: Error): boolean =>
+  name === 'TimeoutError' || message === 'The log is not published';
+
+/** Asks again when the answer of NATS took too long. */
+export async function patiently<T>(ask: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!isSlowness(error as Error)) throw error;
+    }
+  }
+}
 
 /** A NATS server for one spec file, with a connection that comes back by itself. */
 export class TestBroker {
@@ -14,7 +33,7 @@ export class TestBroker {
     beforeAll(async () => {
       this.server = await startNats({ config });
       this.broker = await this.#connect();
-    }, 30_000);
+    });
     afterAll(async () => {
       await this.#close();
       await this.server?.stop();
@@ -32,6 +51,16 @@ export class TestBroker {
     };
   }
 
+  /** For what a spec publishes by itself. */
+  get client(): JetStreamClient {
+    return jetstream(this.broker.connection, { timeout: ANSWER_MS });
+  }
+
+  /** For what a spec does to streams by itself. */
+  manager(): Promise<JetStreamManager> {
+    return jetstreamManager(this.broker.connection, { checkAPI: false, timeout: ANSWER_MS });
+  }
+
   async #connect(): Promise<Broker> {
     const connection = await connect({
       servers: this.server.url,
@@ -39,6 +68,7 @@ export class TestBroker {
       reconnectTimeWait: 100,
       // A server that is killed in the middle of a greeting is waited for as long.
       timeout: 3_000,
+      waitOnFirstConnect: true,
     });
     const listeners = new Set<(connected: boolean) => void>();
     let connected = true;

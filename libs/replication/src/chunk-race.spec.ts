@@ -21,6 +21,7 @@ const server = EmbeddedPostgres.start({
 });
 afterAll(async () => (await server).stop()); // hooks run in reverse: after the databases were dropped
 const both = new TwoDatabases(async () => (await server).url);
+const patient = { timeoutMs: 20_000 };
 
 it('reads a chunk again that missed a transaction which the stream had applied already', async () => {
   await both.onBoth(`create schema race; create table race.t (id int primary key, v text)`);
@@ -30,11 +31,10 @@ it('reads a chunk again that missed a transaction which the stream had applied a
   let reached = 0;
   let release!: () => void;
   const held = new Promise<void>((resolve) => (release = resolve));
-  // The copy stops in front of its second chunk until the late commit is in the log.
+  // The stream stops in front of the first chunk until the late commit is in the log; two chunks are read ahead of it.
+  await both.onSource(`select pg_logical_emit_message(true, 'hold', '', true)`);
   const running = both.run(stream, { chunkRows: 100, onMessage: { hold: async () => void (reached++, await held) } });
-  await eventually(async () => (await streamState(stream)).backfill!.rows > 0);
-  await both.onSource(`select pg_logical_emit_message(true, 'hold', '')`);
-  await eventually(() => reached === 1);
+  await eventually(() => reached > 0, patient);
 
   const late = new pg.Client({ connectionString: stream.source });
   await late.connect();
@@ -52,15 +52,15 @@ it('reads a chunk again that missed a transaction which the stream had applied a
           rows[0]!.pid,
         ]);
         return waiting.length === 1;
-      });
+      }, patient);
       expect((await values())[0]).toBe('old');
       release();
-      await eventually(async () => (await values())[1] === 'new');
+      await eventually(async () => (await values())[1] === 'new', patient);
       // Time enough for every chunk to be read, had none been refused.
-      const { backfill } = await streamState(stream);
       await new Promise((resolve) => setTimeout(resolve, 500));
-      expect((await streamState(stream)).backfill!.done).toBe(false);
-      expect((await streamState(stream)).backfill!.rows).toBe(backfill!.rows);
+      const { backfill } = await streamState(stream);
+      expect(backfill!.done).toBe(false);
+      expect(backfill!.rows).toBeLessThanOrEqual(200);
       await letCommit();
       await commit;
     });
@@ -82,22 +82,23 @@ it.each(['the target', 'NATS'])('warns of a slot that retains much while %s is a
       `insert into public.noise select repeat(md5(random()::text), 30) from generate_series(1, 1000)`,
     );
     return (await streamState(stream)).retainedBytes > 9 << 20;
-  });
+  }, patient);
   const broker: Broker = { connection: undefined!, connected: false, maxPayload: 1 << 20, onChange: () => () => {} };
   const warnings: string[] = [];
   const running = both.run(away === 'NATS' ? stream : { ...stream, target: 'postgres://127.0.0.1:1/nobody' }, {
     onWarning: (message) => void warnings.push(message),
     ...(away === 'NATS' && { log: { broker, stream: 'away', subject: 'away', maxBytes: 1, publish: true } }),
   });
-  await eventually(() => warnings.length > 0);
+  await eventually(() => warnings.length > 0, { timeoutMs: 30_000 });
   expect(warnings[0]).toMatch(new RegExp(`The slot ${stream.name} retains \\d+ MB of log; at 16 MB it is lost`));
-  await eventually(() => running.problems.length > 0);
+  await eventually(() => running.problems.length > 0, patient);
 });
 
 it('notices that the source threw its log away, and is mended by a new backfill', async () => {
   await both.onBoth(`create schema full_disk; create table full_disk.t (id int primary key, v text)`);
   const stream = both.stream('full_disk');
   await (await both.start(stream)).stop();
+  await both.idle(stream);
   await both.onSource(`create table if not exists public.noise (v text)`);
   await eventually(
     async () => {
@@ -108,12 +109,12 @@ it('notices that the source threw its log away, and is mended by a new backfill'
       await both.onSource('checkpoint');
       return (await streamState(stream)).state === 'lost';
     },
-    { timeoutMs: 20_000 },
+    { timeoutMs: 60_000 },
   );
   await both.onSource(`insert into full_disk.t values (1, 'unseen')`);
   expect((await streamState(stream)).reason).toContain('max_slot_wal_keep_size');
   await expect(runStream(stream)).rejects.toMatchObject({ code: 'STREAM_LOST' });
   const running = await both.start(stream);
   await both.expectSame(stream, 't');
-  expect(running.problems).toEqual([]);
+  expect(running.faults).toEqual([]);
 });

@@ -1,7 +1,6 @@
 import { headers } from '@nats-io/nats-core';
-import { jetstream } from '@nats-io/jetstream';
 import { afterEach, expect, it } from 'vitest';
-import { TestBroker, transaction } from './broker.spec-support.js';
+import { TestBroker, patiently, transaction } from './broker.spec-support.js';
 import { type Abandoned, LogFollower } from './follower.js';
 import { PgOutput } from './pgoutput.js';
 import { LogStream, PLACE_HEADER, type Place, type SharedLog, placeText } from './shared-log.js';
@@ -16,7 +15,6 @@ afterEach(() => {
 const SOURCE = '7000000000000000001/slot';
 
 class Writer {
-  readonly #js = jetstream(nats.broker.connection);
   constructor(readonly log: SharedLog) {}
 
   async put(content: Buffer, from: number, to: number | undefined, part = 0, source = SOURCE): Promise<void> {
@@ -24,18 +22,21 @@ class Writer {
     const end = to === undefined ? undefined : BigInt(to);
     const place: Place = { from: BigInt(from), to: end, part, at: 1, source, timeline: 1 };
     head.set(PLACE_HEADER, placeText(place));
-    await this.#js.publish(this.log.subject, content, { headers: head });
+    await nats.client.publish(this.log.subject, content, { headers: head });
   }
 }
 
 async function logOf(name: string): Promise<Writer> {
   const log = nats.log(name);
-  await (await LogStream.open(log)).declare();
+  await patiently(async () => (await LogStream.open(log)).declare());
   return new Writer(log);
 }
 
-async function follow({ log }: Writer, mark: number, abandoned: Abandoned = new Map()): Promise<LogFollower> {
-  const follower = await LogFollower.open(log, BigInt(mark), SOURCE, abandoned);
+const tryToFollow = (log: SharedLog, mark: bigint, source = SOURCE, abandoned: Abandoned = new Map()) =>
+  patiently(() => LogFollower.open(log, mark, source, abandoned));
+
+async function follow({ log }: Writer, mark: number, abandoned?: Abandoned): Promise<LogFollower> {
+  const follower = await tryToFollow(log, BigInt(mark), SOURCE, abandoned);
   if (typeof follower === 'string') throw new Error(follower);
   open.add(follower);
   return follower;
@@ -45,7 +46,7 @@ async function follow({ log }: Writer, mark: number, abandoned: Abandoned = new 
 async function texts(follower: LogFollower, to: number): Promise<string[]> {
   const output = new PgOutput();
   const found: string[] = [];
-  for (const deadline = Date.now() + 10_000; Date.now() < deadline; await follower.wait(100))
+  for (const deadline = Date.now() + 20_000; Date.now() < deadline; await follower.wait(100))
     for (let item = follower.take(); item; item = follower.take()) {
       if ('lsn' in item && item.lsn === BigInt(to)) return found;
       const event = 'payload' in item ? output.decode(item.payload) : undefined;
@@ -72,7 +73,7 @@ it('begins at the mark, wherever that is', async () => {
   const waiting = await follow(writer, 400);
   await writer.put(transaction(420n, 'new'), 400, 420);
   expect(await texts(waiting, 420)).toEqual(['new']);
-  expect(await LogFollower.open(writer.log, 9n, SOURCE, new Map())).toContain('lacks what comes after the mark 0/9');
+  expect(await tryToFollow(writer.log, 9n)).toContain('lacks what comes after the mark 0/9');
 });
 
 it('leaves out a transaction that was published in part only, whether it was met before or not', async () => {
@@ -98,15 +99,14 @@ it('sees a hole, a message of somebody else, and a stream that was emptied', asy
   expect(await texts(follower, 10)).toEqual(['one']);
   await writer.put(transaction(30n, 'three'), 20, 30);
   await expect(texts(follower, 30)).rejects.toThrow('does not go on at 0/A');
-  expect(await LogFollower.open(writer.log, 10n, SOURCE, new Map())).toContain('lacks');
+  expect(await tryToFollow(writer.log, 10n)).toContain('lacks');
   expect(await texts(await follow(writer, 20), 30)).toEqual(['three']);
 
   const last = await follow(writer, 30);
-  await jetstream(nats.broker.connection).publish(writer.log.subject, 'hello');
+  await nats.client.publish(writer.log.subject, 'hello');
   await expect(texts(last, 40)).rejects.toThrow('no bridge has written');
 
-  const { manager } = await LogStream.open(writer.log);
-  await manager.streams.purge(writer.log.stream);
+  await (await nats.manager()).streams.purge(writer.log.stream);
   await expect(follow(writer, 30)).rejects.toThrow('Nobody has published');
 });
 
@@ -118,8 +118,8 @@ it('takes nothing from another source, whose positions look alike', async () => 
   expect(await texts(follower, 10)).toEqual(['one']);
   await writer.put(transaction(20n, 'of another'), 10, 20, 0, other);
   await expect(texts(follower, 20)).rejects.toThrow('goes on with another source');
-  expect(await LogFollower.open(writer.log, 10n, SOURCE, new Map())).toContain('lacks what comes after the mark 0/A');
-  const theirs = await LogFollower.open(writer.log, 10n, other, new Map());
+  expect(await tryToFollow(writer.log, 10n)).toContain('lacks what comes after the mark 0/A');
+  const theirs = await tryToFollow(writer.log, 10n, other);
   open.add(theirs as LogFollower);
   expect(await texts(theirs as LogFollower, 20)).toEqual(['of another']);
 });

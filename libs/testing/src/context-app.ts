@@ -71,7 +71,7 @@ export async function contextApp(options: ContextAppOptions): Promise<ContextApp
   const root = {
     module: Root,
     imports: [
-      DatabaseModule.forRoot({ urls: test.urls, max: 10 }),
+      DatabaseModule.forRoot({ urls: test.urls, max: 10, connectTimeoutMs: 30_000 }),
       MessagingModule.forRoot({
         contracts,
         side: 'monolith',

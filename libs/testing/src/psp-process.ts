@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from './free-port.js';
 import { projectRoot } from './settings.js';
 
 export interface PspStats {
@@ -29,7 +30,7 @@ export async function startPsp(settings: Record<string, string> = {}): Promise<P
   const main = join(projectRoot, 'apps', 'psp-simulator', 'dist', 'main.js');
   if (!existsSync(main)) throw new Error(`${main} is missing: run npm run build first`);
   const stateDir = await mkdtemp(join(tmpdir(), 'banyan-psp-'));
-  let port = 0;
+  let port = await freePort();
 
   const start = async () => {
     const env = { PATH: '', BANYAN_STATE_DIR: stateDir, ...settings, PSP_PORT: String(port) };

@@ -91,7 +91,7 @@ class ClonedDatabase implements TestDatabase {
     if (!database) {
       const url = this.urls[context];
       if (!url) throw new Error(`This test database has no context ${context}`);
-      database = new Database({ context, url, max: 10 });
+      database = new Database({ context, url, max: 10, connectTimeoutMs: 60_000 });
       this.#databases.set(context, database);
     }
     return database;
@@ -110,9 +110,9 @@ class ClonedDatabase implements TestDatabase {
     });
   }
 
-  /** Postgres notices a closed connection a moment later, so a connection counts as left only after a second. */
+  /** Postgres notices a closed connection a moment later, so a connection counts as left only after some time. */
   async #leftConnections(client: pg.Client): Promise<string[]> {
-    for (const deadline = Date.now() + 1000; ;) {
+    for (const deadline = Date.now() + 15_000; ;) {
       const { rows } = await client.query<{ told: string }>(
         `select concat_ws(' · ', application_name, usename, state, left(query, 200)) as told
            from pg_stat_activity where datname = $1 and backend_type = 'client backend'`,

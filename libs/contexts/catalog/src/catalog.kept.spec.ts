@@ -29,6 +29,9 @@ afterAll(async () => {
   await redis?.stop();
 });
 
+/** Less than the half minute for which a value is believed by itself, ms. */
+const patient = { timeoutMs: 15_000 };
+
 let skus = 0;
 async function create(category = 'Things'): Promise<Product> {
   const body = { sku: `K-${++skus}`, name: 'As it was', category, price: { amount: 100, currency: 'EUR' } };
@@ -47,20 +50,18 @@ const rename = async (shop: ContextApp, { id, version }: Product, name: string) 
 };
 
 it('products and their first pages come from the cache, on every instance', async () => {
-  const product = await create('Kept');
-  // The cache keeps from when its messages come.
+  // Each keeps from when its messages come; and where Redis is not on time, it is done without.
   await eventually(async () => {
-    const { id } = await create();
-    await read(shops[0]!, id);
-    await behindItsBack(id, 'Changed');
-    return (await read(shops[0]!, id)) === 'As it was';
-  });
-  for (const shop of shops) await Promise.all([read(shop, product.id), list(shop, 'Kept')]);
-  await behindItsBack(product.id, 'Changed');
-  for (const shop of shops) {
-    expect(await read(shop, product.id)).toBe('As it was');
-    expect(await list(shop, 'Kept')).toBe('As it was');
-  }
+    const category = `Kept-${++skus}`;
+    const product = await create(category);
+    for (const shop of shops) await Promise.all([read(shop, product.id), list(shop, category)]);
+    await behindItsBack(product.id, 'Changed');
+    for (const shop of shops) {
+      expect(await read(shop, product.id)).toBe('As it was');
+      expect(await list(shop, category)).toBe('As it was');
+    }
+    return true;
+  }, patient);
 });
 
 it('whoever changes one sees that at once, and everybody else a moment later', async () => {
@@ -68,8 +69,8 @@ it('whoever changes one sees that at once, and everybody else a moment later', a
   for (const shop of shops) await Promise.all([read(shop, product.id), list(shop, 'Renamed')]);
   await rename(shops[0]!, product, 'New');
   expect([await read(shops[0]!, product.id), await list(shops[0]!, 'Renamed')]).toEqual(['New', 'New']);
-  await eventually(async () => (await read(shops[1]!, product.id)) === 'New', { timeoutMs: 1_000 });
-  await eventually(async () => (await list(shops[1]!, 'Renamed')) === 'New', { timeoutMs: 1_000 });
+  await eventually(async () => (await read(shops[1]!, product.id)) === 'New', patient);
+  await eventually(async () => (await list(shops[1]!, 'Renamed')) === 'New', patient);
 });
 
 it('a new product is in the lists, also when it was imported', async () => {
@@ -81,18 +82,20 @@ it('a new product is in the lists, also when it was imported', async () => {
   const imported = { token, headers, body: JSON.stringify(line) };
   expect((await shops[1]!.request('POST', '/v1/products/import', imported)).status).toBe(200);
   for (const shop of shops)
-    await eventually(async () => (await list(shop, 'Listed')) === 'As it was,Imported', { timeoutMs: 1_000 });
+    await eventually(async () => (await list(shop, 'Listed')) === 'As it was,Imported', patient);
 });
 
 it('a change that is rolled back makes nobody forget, and a product that is not there is not kept', async () => {
   const id = newId();
   expect((await shops[0]!.request('GET', `/v1/products/${id}`)).status).toBe(404);
   expect((await shops[0]!.request('GET', `/v1/products/${id}`)).status).toBe(404);
-  const product = await create('Stale');
-  await read(shops[0]!, product.id);
-  await behindItsBack(product.id, 'Changed');
-  const headers = { 'if-match': '"7"' };
-  const stale = { token: staff, headers, body: { name: 'Never' } };
-  expect((await shops[0]!.request('PATCH', `/v1/products/${product.id}`, stale)).status).toBe(412);
-  expect(await read(shops[0]!, product.id)).toBe('As it was');
+  await eventually(async () => {
+    const product = await create('Stale');
+    await read(shops[0]!, product.id);
+    await behindItsBack(product.id, 'Changed');
+    const headers = { 'if-match': '"7"' };
+    const stale = { token: staff, headers, body: { name: 'Never' } };
+    expect((await shops[0]!.request('PATCH', `/v1/products/${product.id}`, stale)).status).toBe(412);
+    return (await read(shops[0]!, product.id)) === 'As it was';
+  }, patient);
 });

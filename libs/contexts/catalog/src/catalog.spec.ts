@@ -1,7 +1,14 @@
 import { type NewProduct, type Product, catalog } from '@banyan/contracts';
 import { newId } from '@banyan/kernel';
 import { encodeCursor } from '@banyan/platform/http';
-import { type AppAnswer, type AppRequest, type ContextApp, contextApp, testDatabase } from '@banyan/testing';
+import {
+  type AppAnswer,
+  type AppRequest,
+  type ContextApp,
+  contextApp,
+  eventually,
+  testDatabase,
+} from '@banyan/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CatalogModule } from './catalog.module.js';
 import { CatalogStore } from './catalog.store.js';
@@ -351,24 +358,25 @@ describe('the import', () => {
     const lines = (function* () {
       for (; sent < 4_000; sent++) yield JSON.stringify(draft({ description: 'long '.repeat(900) }));
     })();
-    let release = () => {};
-    const writing = new Promise<void>((resolve) => (release = resolve));
+    const [locked, writing] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     const db = test.database('catalog');
     // Somebody else holds the owner's lock, as a change of owner does: no batch can be written.
     const blocked = db.transaction(undefined, async () => {
       await db.query(`select pg_advisory_xact_lock(hashtextextended('banyan.owner.catalog', 0))`);
-      await writing;
+      locked.resolve();
+      await writing.promise;
     });
+    await Promise.race([locked.promise, blocked]);
     const answer = upload(lines);
+    await eventually(() => sent > 200, { timeoutMs: 20_000 });
     let before = -1;
     // Sending has come to a halt when nothing was taken for a while.
     for (let still = 0; still < 10; still = sent === before ? still + 1 : 0) {
       before = sent;
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    expect(sent).toBeGreaterThan(200);
     expect(sent).toBeLessThan(3_000);
-    release();
+    writing.resolve();
     await blocked;
     expect((await answer).body).toMatchObject({ created: 4_000, failed: 0 });
   });

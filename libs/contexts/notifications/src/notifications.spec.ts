@@ -54,12 +54,16 @@ beforeAll(async () => {
 });
 afterAll(() => shop?.close());
 
-const say = (event: keyof typeof published, aggregateId: string, data: object) =>
-  shop.client(publisher).publish({ event, aggregateId, data });
+/** Each event in a millisecond of its own: messages are told apart by theirs. */
+async function say(event: keyof typeof published, aggregateId: string, data: object): Promise<void> {
+  await shop.client(publisher).publish({ event, aggregateId, data });
+  const now = Date.now();
+  await eventually(() => Date.now() > now, { intervalMs: 1 });
+}
 const as = (id: string): { actor: Actor } => ({ actor: { kind: 'user', id, roles: ['customer'] } });
 const messagesOf = async (id: string) => (await client.messages({}, as(id))).items;
 const received = (id: string, count: number) =>
-  eventually(async () => expect(await messagesOf(id)).toHaveLength(count) ?? true);
+  eventually(async () => expect(await messagesOf(id)).toHaveLength(count) ?? true, { timeoutMs: 20_000 });
 
 async function newRecipient() {
   const userId = newId();

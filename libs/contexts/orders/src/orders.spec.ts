@@ -9,15 +9,21 @@ let shop: Shop;
 
 beforeAll(async () => {
   shop = await Shop.open(test);
-  for (const sku of ['mug', 'tea', 'pot']) await shop.offer(sku);
+  const offered = ['mug', 'tea', 'pot'];
+  for (const sku of offered) await shop.offer(sku);
   await shop.offer('us-mug', 1500, 'USD');
-  await known('us-mug');
+  await known(...offered, 'us-mug');
 });
-afterAll(() => shop.close());
+afterAll(() => shop?.close());
+
+const patient = { timeoutMs: 20_000 };
 
 const rows = (sql: string, values?: unknown[]) => test.admin(`select ${sql}`, values);
-const known = (sku: string) =>
-  eventually(async () => (await rows('from orders.product where sku = $1', [sku])).length === 1);
+const known = (...wanted: string[]) =>
+  eventually(
+    async () => (await rows('from orders.product where sku = any($1)', [wanted])).length === wanted.length,
+    patient,
+  );
 const skus = (cart: { items: { sku: string }[] }) => cart.items.map(({ sku }) => sku);
 
 describe('A cart', () => {
@@ -67,7 +73,7 @@ describe('A cart', () => {
     const ada = shop.customer();
     const many = Array.from({ length: 20 }, (_, index) => `many-${index}`);
     for (const sku of many) await shop.offer(sku);
-    await known('many-19');
+    await known(...many);
     const answers = await Promise.all(many.map((sku) => ada.put(sku)));
     expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(200));
     const { body } = await ada.ask('GET', '/v1/cart');
@@ -98,9 +104,12 @@ describe('A cart', () => {
     });
     const price = (amount: number) => ({ amount, currency: 'EUR' });
     await said(7, 700);
-    await eventually(async () => (await rows('from orders.product where price = 700')).length === 1);
+    await eventually(async () => (await rows('from orders.product where price = 700')).length === 1, patient);
     await said(6, 600);
-    await eventually(async () => (await rows(`from catalog.outbox where version = 6 and state = 'done'`)).length === 1);
+    await eventually(
+      async () => (await rows(`from catalog.outbox where version = 6 and state = 'done'`)).length === 1,
+      patient,
+    );
     expect((await ada.put('lamp')).body.total).toEqual(price(700));
   });
 });

@@ -20,11 +20,11 @@ class World {
   reservations = new Map<string, { status: 'held' | 'committed' | 'released'; lines: Lines }>();
   payments = new Map<string, { id: string; status: z.output<typeof Payment>['status'] }>();
   shipments = new Map<string, { id: string; status: 'pending' | 'dispatched' | 'delivered' | 'cancelled' }>();
-  /** Where a call has to wait: before it does anything, or after it has done it. */
-  gate: { at: string; reached: () => void; open: Promise<void> } | undefined;
+  /** Where a call about a new order has to wait: before it does anything, or after it has done it. */
+  gate: { at: string; known: ReadonlySet<string>; reached: () => void; open: Promise<void> } | undefined;
 
-  async pass(at: string): Promise<void> {
-    if (this.gate?.at !== at) return;
+  async pass(at: string, orderId: string): Promise<void> {
+    if (this.gate?.at !== at || this.gate.known.has(orderId)) return;
     this.gate.reached();
     await this.gate.open;
   }
@@ -172,10 +172,10 @@ class FakeShipping {
 /** Calls that can be stopped at a gate: `before payments.authorise`, `after payments.authorise`. */
 function gated(fake: abstract new () => object, name: string, operation: string): void {
   const run = fake.prototype[operation];
-  fake.prototype[operation] = async function (input: unknown, ctx: unknown) {
-    await world.pass(`before ${name}.${operation}`);
+  fake.prototype[operation] = async function (input: { orderId: string }, ctx: unknown) {
+    await world.pass(`before ${name}.${operation}`, input.orderId);
     const output = await run.call(this, input, ctx);
-    await world.pass(`after ${name}.${operation}`);
+    await world.pass(`after ${name}.${operation}`, input.orderId);
     return output;
   };
 }
@@ -225,11 +225,15 @@ export class Shop {
     return new Visitor(this.app, this.app.tokenOf(newId(), role));
   }
 
-  /** Stops the next call that comes to this place: `reached` when it is there, and `open` lets it go on. */
+  /**
+   * Stops the calls about orders of now on that come to this place, and none about earlier ones: `reached` when one is
+   * there, and `open` lets it go on.
+   */
   stopAt(at: string): { reached: Promise<void>; open: () => void } {
     const reached = Promise.withResolvers<void>();
     const opened = Promise.withResolvers<void>();
-    world.gate = { at, reached: reached.resolve, open: opened.promise };
+    const known = new Set(world.reservations.keys());
+    world.gate = { at, known, reached: reached.resolve, open: opened.promise };
     const open = () => {
       world.gate = undefined;
       opened.resolve();

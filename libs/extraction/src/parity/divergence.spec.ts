@@ -100,7 +100,8 @@ describe('A sample in the ledger', () => {
     ['a card number', 4111111111111111],
     ['a card number in a field called code', '4111111111111111'],
   ])('never holds %s', (_, value) => {
-    expect(kept('/code', value)).not.toMatch(/4111|1111/);
+    // But for the mark of the text, six digits that may be any.
+    expect(kept('/code', value).replaceAll(/#[0-9a-f]{6}\b/g, '')).not.toMatch(/4111|1111/);
   });
 
   it('never holds what was asked for beyond its shape, and no query string', () => {

@@ -3,7 +3,7 @@ import { type ServerProcess, eventually, startRedis } from '@banyan/testing';
 import { type JWK, exportJWK, generateKeyPair } from 'jose';
 import { afterAll, beforeAll, beforeEach, expect, it, onTestFinished } from 'vitest';
 import { type Cache, RedisCache } from '../cache/index.js';
-import { RedisLink } from '../redis/index.js';
+import { PatientLink, withLongLeases } from '../redis/patient-link.spec-support.js';
 import { AccessTokens, KEY_SET, TokenSigner, keptKeys } from './index.js';
 
 let redis: ServerProcess;
@@ -36,10 +36,11 @@ beforeEach(async () => {
 });
 
 /** One process, new. `cooldownMs`: here every unknown key asks. */
-async function start(): Promise<{ tokens: AccessTokens; cache: Cache }> {
-  const link = new RedisLink(redis.url);
+async function start(): Promise<{ tokens: AccessTokens; cache: Cache; kept: () => Promise<true> }> {
+  const link = new PatientLink(redis.url);
   await link.start();
   const cache = new RedisCache(link);
+  withLongLeases(link);
   onTestFinished(() => (cache.close(), link.close()));
   let loads = 0;
   const probe = { key: `probe-${Math.random()}`, freshMs: 60_000, staleMs: 0 };
@@ -53,12 +54,15 @@ async function start(): Promise<{ tokens: AccessTokens; cache: Cache }> {
     if (away) throw new DomainError('UPSTREAM_UNAVAILABLE', 'unavailable', 'away');
     return { keys: published };
   });
-  return { tokens: new AccessTokens(source, { ...settings, cooldownMs: 0 }), cache };
+  /** Resolves when the key set is in Redis: that is a moment after it was asked for. */
+  const kept = () => eventually(async () => (await link.commands.exists(`banyan:cache:value:${KEY_SET.key}`)) === 1);
+  return { tokens: new AccessTokens(source, { ...settings, cooldownMs: 0 }), cache, kept };
 }
 
 it('one process asks for all, also for those that start later', async () => {
   const [one, two] = [await start(), await start()];
   await one.tokens.verify(await tokenOf(ours.privateJwk));
+  await one.kept();
   await two.tokens.verify(await tokenOf(ours.privateJwk));
   await (await start()).tokens.verify(await tokenOf(ours.privateJwk));
   expect(asked).toBe(1);
@@ -67,6 +71,7 @@ it('one process asks for all, also for those that start later', async () => {
 it('a key that nobody has published costs a question, and nothing that is kept', async () => {
   const one = await start();
   await one.tokens.verify(await tokenOf(ours.privateJwk));
+  await one.kept();
   const strange = await tokenOf((await keyPair('nobody knows it')).privateJwk);
   for (const identityIsAway of [false, true]) {
     away = identityIsAway;

@@ -4,6 +4,7 @@ import { id, keyed, post, thingsApp } from './things.spec-support.js';
 
 const things = thingsApp();
 const { problem, raw } = things;
+const hasty = thingsApp({ requestTimeoutMs: 200 });
 
 describe('invalid input is 400 with a pointer to each fault', () => {
   it.each<[string, string, RequestInit, unknown[]]>([
@@ -115,7 +116,7 @@ describe('what cannot be read is refused with the right status', () => {
   });
 
   it('a body that stalls: 408', async () => {
-    const answer = await raw(
+    const answer = await hasty.raw(
       'POST /v1/things HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{',
     );
     expect(answer).toMatch(/^HTTP\/1.1 408 [\s\S]*REQUEST_TIMEOUT/);

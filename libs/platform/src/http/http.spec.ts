@@ -18,7 +18,7 @@ class FailingController {
   }
 }
 
-const things = thingsApp(FailingController);
+const things = thingsApp({ controllers: [FailingController] });
 const { problem } = things;
 
 describe('failures inside a handler', () => {

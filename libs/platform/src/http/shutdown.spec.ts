@@ -40,7 +40,7 @@ describe('shutting down', () => {
     const { app, url, reached, leave } = await slowApp();
     const running = fetch(url);
     await reached;
-    const down = shutDown(app, 5_000);
+    const down = shutDown(app, 60_000);
     await expect(fetch(url)).rejects.toThrow();
     leave();
     const answer = await running;

@@ -81,14 +81,20 @@ export const post = (body: unknown, headers: Record<string, string> = keyed): Re
   body: typeof body === 'string' ? body : JSON.stringify(body),
 });
 
-/** The app above, and more controllers, listening while the spec file that calls this at its top runs. */
-export function thingsApp(...controllers: Type[]) {
+/**
+ * The app above, and more controllers, listening while the spec file that calls this at its top runs.
+ * `requestTimeoutMs`: so long a body may take to arrive.
+ */
+export function thingsApp({
+  controllers = [],
+  requestTimeoutMs = 60_000,
+}: { controllers?: Type[]; requestTimeoutMs?: number } = {}) {
   let app: NestFastifyApplication;
   let port: number;
   const scopes: string[] = [];
 
   beforeAll(async () => {
-    const config = loadConfig({ BANYAN_REQUEST_TIMEOUT_MS: '200', LOG_LEVEL: 'silent' });
+    const config = loadConfig({ BANYAN_REQUEST_TIMEOUT_MS: String(requestTimeoutMs), LOG_LEVEL: 'silent' });
     app = await createHttpApp({ module: ThingsModule, controllers }, config, {
       logger: false,
       requestScope: (request, actor, next) => {

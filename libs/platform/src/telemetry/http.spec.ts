@@ -15,6 +15,8 @@ const lines: Record<string, unknown>[] = [];
 const servers: FastifyInstance[] = [];
 let telemetry: Telemetry;
 let front: string;
+let reached: () => void;
+const patient = { timeout: 20_000 };
 
 async function serve(routes: (app: FastifyInstance) => void): Promise<string> {
   const app = Fastify({ bodyLimit: 1_000 });
@@ -52,7 +54,10 @@ beforeAll(async () => {
       rootLogger().info('inside');
       return { traceId: currentTraceId() };
     });
-    app.get('/slow', () => new Promise(() => undefined));
+    app.get('/slow', () => {
+      reached();
+      return new Promise(() => undefined);
+    });
     app.get('/livez', () => 'ok');
     app.get('/broken', () => Promise.reject(new Error('no')));
   });
@@ -130,7 +135,7 @@ it('logs one line per request, with the pattern and the trace and no path, and n
   await fetch(`${front}/livez`);
   await fetch(`${front}/nowhere/secret-path`);
   await fetch(`${front}/broken`);
-  await expect.poll(() => lines.length).toBe(4);
+  await expect.poll(() => lines.length, patient).toBe(4);
   expect(lines[0]).toMatchObject({ msg: 'inside', traceId: TRACE });
   expect(lines[1]).toMatchObject({
     level: 'info',
@@ -149,12 +154,14 @@ it('logs one line per request, with the pattern and the trace and no path, and n
 
 it('counts requests by route pattern, and those the client gave up', async () => {
   const abort = new AbortController();
+  const arrived = new Promise<void>((done) => (reached = done));
   const given = fetch(`${front}/slow`, { signal: abort.signal }).catch(() => undefined);
-  setTimeout(() => abort.abort(), 50);
+  await arrived;
+  abort.abort();
   await given;
   await fetch(`${front}/front/8`);
   await fetch(`${front}/front/9`);
-  await expect.poll(() => metrics.expose()).toContain('method="GET",route="/slow",status="499"');
+  await expect.poll(() => metrics.expose(), patient).toContain('method="GET",route="/slow",status="499"');
   const text = await metrics.expose();
   expect(text).toMatch(
     /banyan_http_request_duration_seconds_count\{method="GET",route="\/front\/:id",status="200"\} [2-9]/,

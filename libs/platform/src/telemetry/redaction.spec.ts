@@ -108,17 +108,21 @@ describe('a secret never reaches the log', () => {
   });
 
   it('and a long text is scanned in linear time', () => {
-    const start = performance.now();
-    for (const text of [
+    const texts = [
       'a@'.repeat(50_000),
       'a'.repeat(100_000) + '@',
       '1 '.repeat(50_000),
       'Key (' + 'a)=('.repeat(20_000),
       'token '.repeat(20_000),
       'cookie'.repeat(20_000),
-    ])
-      redactText(text);
-    expect(performance.now() - start).toBeLessThan(1_000);
+    ];
+    // The shortest of several: whatever else the machine does comes on top.
+    const took = Array.from({ length: 5 }, () => {
+      const start = performance.now();
+      for (const text of texts) redactText(text);
+      return performance.now() - start;
+    });
+    expect(Math.min(...took)).toBeLessThan(1_000);
   });
 });
 
