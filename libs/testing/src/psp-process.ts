@@ -30,17 +30,17 @@ export async function startPsp(settings: Record<string, string> = {}): Promise<P
   const main = join(projectRoot, 'apps', 'psp-simulator', 'dist', 'main.js');
   if (!existsSync(main)) throw new Error(`${main} is missing: run npm run build first`);
   const stateDir = await mkdtemp(join(tmpdir(), 'banyan-psp-'));
-  let port = await freePort();
+  const port = await freePort();
 
   const start = async () => {
     const env = { PATH: '', BANYAN_STATE_DIR: stateDir, ...settings, PSP_PORT: String(port) };
     // Vitest's own flags (conditions) would make it look for sources.
     const child = fork(main, [], { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-    const [message] = (await Promise.race([
+    // The only word it says: it is ready.
+    await Promise.race([
       once(child, 'message'),
       once(child, 'exit').then(([code]) => Promise.reject(new Error(`The simulator ended with ${code}`))),
-    ])) as [{ ready: { port: number } }];
-    port = message.ready.port;
+    ]);
     return child;
   };
   const end = async (signal: NodeJS.Signals) => {
